@@ -88,7 +88,7 @@ where
         this.metrics.outbox_damaged(outbox.damaged());
         let mut lanes = Vec::new();
         for notifier in &this.notifiers {
-            let (lane, notifier) = (outbox::lane_of(&**notifier), Arc::clone(notifier));
+            let (lane, notifier) = (notifier.lane(), Arc::clone(notifier));
             let run = move |this: Arc<Self>, stop| {
                 let notifier = Arc::clone(&notifier);
                 async move { this.send_alerts(&*notifier, stop).await }

@@ -199,12 +199,22 @@ pub struct Progress {
     pub(crate) outcomes_total: usize,
     /// Victims that are new to the channel. Bounded.
     pub(crate) joined: Vec<Victim>,
+    /// The receiver's id of the channel's first message about the incident, see [`Accepted::root`].
+    pub(crate) root: Option<String>,
 }
 
 impl Progress {
     /// For an incident with one victim.
     pub const fn of(revocation: Revocation) -> Self {
-        Self { revocation, outcomes: Vec::new(), revoked: 0, not_revoked: 0, outcomes_total: 0, joined: Vec::new() }
+        Self {
+            revocation,
+            outcomes: Vec::new(),
+            revoked: 0,
+            not_revoked: 0,
+            outcomes_total: 0,
+            joined: Vec::new(),
+            root: None,
+        }
     }
 }
 
@@ -256,16 +266,34 @@ pub enum Revocation {
     Failed(String),
 }
 
+/// The receiver accepted an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The HTTP status, or 0 if the protocol has none.
+    pub status: u16,
+    /// The receiver's id of this message, if later messages about the incident refer to it.
+    pub root: Option<String>,
+}
+
+impl Accepted {
+    pub const fn with(status: u16) -> Self {
+        Self { status, root: None }
+    }
+}
+
 /// A channel for alerts.
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    /// `email` or `webhook`, as in the configuration and the table `actions`.
-    fn name(&self) -> &'static str;
+    /// `email`, `webhook`, or the name of a section `[alert.channel.NAME]`, as in the table `actions`.
+    fn name(&self) -> &str;
+    /// Name of the channel's queue in the outbox. A channel with several recipients has one for each.
+    fn lane(&self) -> String {
+        self.name().to_owned()
+    }
     /// Address of the receiver for the audit trail, without secrets.
     fn target(&self) -> String;
-    /// Sends `alert`. `key` is the same for all retries, so that the receiver can deduplicate. Returns the HTTP status, or
-    /// 0 if the protocol has none.
-    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError>;
+    /// Sends `alert`. `key` is the same for all retries, so that the receiver can deduplicate.
+    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError>;
     /// Tests whether the channel responds and accepts the credentials. Sends no message.
     async fn probe(&self) -> Result<(), DeliveryError>;
 }

@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use tokenwarden::sanitize::is_unsafe;
 
 use support::process::{free_port, keep_one_rule, keep_secret};
+use support::web::Web;
 
 /// Runs tokenwarden in `folder` without environment variables that change its behaviour.
 fn tokenwarden(folder: &Path, arguments: &[&str]) -> Output {
@@ -132,7 +133,7 @@ fn errors_found_by_adapters_state_the_place() {
     for starttls in ["none", "opportunistic"] {
         let text = format!("{plain}starttls = '{starttls}'");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(refused(&text), @r#"FAILED  alerts: t.toml:9: `alert.email.starttls` may send the password unencrypted: use "required", or set alert.email.allow_plaintext = true"#);
+            insta::assert_snapshot!(refused(&text), @r#"FAILED  alerts: t.toml:9: `alert.email.starttls` may send the password unencrypted: use "required", or set allow_plaintext = true"#);
         }
         for (from, to) in [("smtp://mail.example", "smtp://127.0.0.1"), ("to = ", "allow_plaintext = true\nto = ")] {
             write(folder.path(), "t.toml", format!("[source.file]\npath = 'events'\n{}", text.replace(from, to)));
@@ -141,6 +142,14 @@ fn errors_found_by_adapters_state_the_place() {
         }
     }
     insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
+    let channel = |keys: &str| refused(&format!("[alert.channel.oncall]\n{keys}"));
+    insta::assert_snapshot!(channel("kind = 'slak'"), @"FAILED  configuration: t.toml:4: unknown value `slak` of `alert.channel.oncall.kind`; did you mean `slack`?");
+    insta::assert_snapshot!(channel("kind = 'slack'\ntokne_file = 'secret'"), @"FAILED  configuration: t.toml:5: unknown key `alert.channel.oncall.tokne_file`; did you mean `token_file`?");
+    insta::assert_snapshot!(channel("kind = 'slack'\ntoken_file = 'secret'"), @"FAILED  alerts: t.toml:3: `alert.channel.oncall.values` has no `channel`, which channels of this kind require");
+    insta::assert_snapshot!(channel("kind = 'teams'\nwebhook_url = 5"), @"FAILED  configuration: t.toml:5: `alert.channel.oncall.webhook_url` must be a string in quotes, not a value of another type");
+    insta::assert_snapshot!(channel("kind = 'pagerduty'\nsmtp_url = 'x'"), @"FAILED  alerts: t.toml:5: `alert.channel.oncall.smtp_url` is not used by channels of kind `pagerduty`; remove it. This kind uses url, webhook_url, token, values, allow_private, ca_file");
+    insta::assert_snapshot!(channel("kind = 'webhook'\nurl = 'https://hooks.example/x'"), @"FAILED  alerts: t.toml:3: `alert.channel.oncall.secret` is missing");
+    insta::assert_snapshot!(refused("[alert.channel.email]\nkind = 'teams'"), @"FAILED  alerts: t.toml:4: `alert.channel.email.kind` belongs to a channel with the reserved name `email`; choose another name");
     insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` requires `client_secret_file`");
     let okta = "[revoke.http]\npreset = 'okta_sessions'\nurl = 'https://acme.okta.com'";
     insta::assert_snapshot!(refused(okta), @r#"FAILED  revocation: t.toml:4: `revoke.http.preset` revokes all Okta sessions of a user, with the OAuth tokens, with the radius `user`, for incidents about one token; to allow this, write `radius = "user"` in [revoke.http]"#);
@@ -656,4 +665,45 @@ fn demo_refuses_a_folder_with_other_contents() {
     assert_eq!(status(&output), 2);
     insta::assert_snapshot!(stderr(&output), @"tokenwarden: . has contents that no demo created; give another folder");
     assert!(folder.path().join("mine").exists());
+}
+
+#[test]
+fn notify_test_sends_one_marked_alert() {
+    let folder = folder();
+    let web = Web::start();
+    keep_secret(&folder.path().join("secret"), "0123456789abcdef");
+    let text = format!(
+        "[outbox]\ndir = 'box'\n[alert.webhook]\nurl = '{0}/hook'\nsecret_file = 'secret'\n\
+         [alert.channel.oncall]\nkind = 'pagerduty'\nurl = '{0}'\ntoken_file = 'secret'",
+        web.url
+    );
+    write(folder.path(), "t.toml", text);
+    let notify = |arguments: &[&str]| {
+        let output = tokenwarden(folder.path(), &[&["notify", "test"], arguments, &["--config", "t.toml"]].concat());
+        (status(&output), stdout(&output).replace(&web.url, "URL"), stderr(&output))
+    };
+    web.answer(&[202]);
+    let expected = "ok      oncall to URL: accepted with status 202\n";
+    assert_eq!(notify(&["oncall"]), (0, expected.to_owned(), String::new()));
+    let requests = web.requests();
+    assert_eq!((requests.len(), &*requests[0].path), (1, "/v2/enqueue"));
+    assert!(requests[0].body.contains("[tokenwarden] Test of the alert channel oncall"), "{}", requests[0].body);
+    // The webhook comes first. Both are tested, and the second one rejects the alert.
+    web.answer(&[204, 400]);
+    let (status, shown, error) = notify(&["--all"]);
+    insta::assert_snapshot!(shown, @r"
+    ok      webhook to URL: accepted with status 204
+    FAILED  oncall to URL: the channel answered 400
+    ");
+    assert_eq!((status, &*error), (69, "tokenwarden: 1 of 2 did not accept the test alert\n"));
+    web.answer_come_again(7);
+    let (status, shown, _) = notify(&["oncall"]);
+    insta::assert_snapshot!(shown, @"FAILED  oncall to URL: the channel answered 429; it accepts requests again in 7 s");
+    assert_eq!((status, web.requests().len()), (69, 4), "a failed test is not retried");
+    assert!(!folder.path().join("box").exists(), "a test is stored nowhere");
+    let (status, _, error) = notify(&["oncal"]);
+    assert_eq!((status, &*error), (2, "tokenwarden: unknown channel `oncal`; did you mean `oncall`?\n"));
+    assert_eq!(notify(&[]).0, 2, "a channel or --all is needed");
+    write(folder.path(), "t.toml", "");
+    assert_eq!(notify(&["--all"]).0, 78);
 }

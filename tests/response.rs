@@ -15,8 +15,8 @@ use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Running,
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
-    ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest, Revoked,
-    Revoker, Store, StoreError,
+    Accepted, ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest,
+    Revoked, Revoker, Store, StoreError,
 };
 use tokenwarden::retry::RetryPolicy;
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
@@ -241,7 +241,7 @@ fn email(port: u16, tls: &str, ca_file: &Path, password: &str) -> Vec<Arc<dyn No
         ca_file: Some(ca_file.to_owned()),
     };
     let (_, rules) = tokio::sync::watch::channel(Arc::new(RuleSet::builtin()));
-    let emails = Email::new(&settings, rules).expect("settings");
+    let emails = Email::new("email", &settings, rules).expect("settings");
     emails.into_iter().map(|email| Arc::new(email) as Arc<dyn Notifier>).collect()
 }
 
@@ -256,7 +256,7 @@ fn webhook_at(web: &Web, clock: Arc<dyn Clock>) -> Vec<Arc<dyn Notifier>> {
         allow_private: false,
         ca_file: None,
     };
-    vec![Arc::new(Webhook::new(&settings, clock).expect("settings"))]
+    vec![Arc::new(Webhook::new("webhook", &settings, clock).expect("settings"))]
 }
 
 fn revoker(web: &Web, preset: &str) -> Arc<dyn Revoker> {
@@ -1076,11 +1076,11 @@ impl Notifier for Faulty {
         "a test".to_owned()
     }
 
-    async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<u16, DeliveryError> {
+    async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<Accepted, DeliveryError> {
         if let Alert::Incident { incident, .. } = alert {
             self.act(incident.id.0).await;
         }
-        Ok(0)
+        Ok(Accepted::default())
     }
 
     async fn probe(&self) -> Result<(), DeliveryError> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::failure::Failure;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
-use crate::notify::{Email, Webhook};
+use crate::notify::{Email, Webhook, open_channel};
 use crate::port::{self, Clock, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
@@ -27,7 +27,7 @@ pub(super) struct Delivery {
 /// Creates the configured channels and revoker, and locks the outbox.
 pub(super) fn open(
     config: &Config,
-    rules: watch::Receiver<Arc<RuleSet>>,
+    rules: &watch::Receiver<Arc<RuleSet>>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Delivery, Failure> {
     let notifiers = notifiers(config, rules, clock)?;
@@ -48,7 +48,8 @@ impl Delivery {
     pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
         let mut warnings = Vec::new();
         if self.notifiers.is_empty() {
-            warnings.push("alerts are not sent: [alert.email] and [alert.webhook] are missing");
+            warnings
+                .push("alerts are not sent: no [alert.email], [alert.webhook] or [alert.channel.NAME] is configured");
         }
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
             warnings.push("tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] is missing");
@@ -89,20 +90,26 @@ impl Delivery {
     }
 }
 
-/// A notifier for each recipient of mail, and one for the webhook.
+/// A notifier for each recipient of mail, and one for each other channel.
 pub(super) fn notifiers(
     config: &Config,
-    rules: watch::Receiver<Arc<RuleSet>>,
+    rules: &watch::Receiver<Arc<RuleSet>>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<Arc<dyn Notifier>>, Failure> {
     let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
     if let Some(settings) = &config.alert.email {
-        for email in Email::new(settings, rules).map_err(wrong(config, "alert.email"))? {
+        for email in Email::new("email", settings, rules.clone()).map_err(wrong(config, "alert.email"))? {
             notifiers.push(Arc::new(email));
         }
     }
     if let Some(settings) = &config.alert.webhook {
-        notifiers.push(Arc::new(Webhook::new(settings, Arc::clone(clock)).map_err(wrong(config, "alert.webhook"))?));
+        let webhook = Webhook::new("webhook", settings, Arc::clone(clock));
+        notifiers.push(Arc::new(webhook.map_err(wrong(config, "alert.webhook"))?));
+    }
+    for (name, settings) in &config.alert.channel {
+        let section = format!("alert.channel.{name}");
+        let opened = open_channel(name, settings, rules.clone(), Arc::clone(clock));
+        notifiers.extend(opened.map_err(wrong(config, &section))?);
     }
     Ok(notifiers)
 }
@@ -141,7 +148,7 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
     hashed.into_iter().chain(tenants)
 }
 
-fn wrong(config: &Config, section: &'static str) -> impl Fn((&'static str, String)) -> Failure {
+fn wrong(config: &Config, section: &str) -> impl Fn((&'static str, String)) -> Failure {
     move |(key, problem)| {
         let key = format!("{section}.{key}");
         Failure::Configuration(config.mistake(&key, format!("`{key}` {problem}")).to_string())

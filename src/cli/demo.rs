@@ -25,7 +25,7 @@ use crate::lock::unpoisoned;
 use crate::notify;
 use crate::number::grouped;
 use crate::pipeline::Pipeline;
-use crate::port::{self, Alert, Clock, DeliveryError, Notice, Notifier};
+use crate::port::{self, Accepted, Alert, Clock, DeliveryError, Notice, Notifier};
 use crate::sanitize;
 use crate::store::ClickHouse;
 use crate::tally::Tally;
@@ -233,13 +233,15 @@ impl Notifier for Console {
         "standard output".to_owned()
     }
 
-    async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<u16, DeliveryError> {
+    async fn notify(&self, alert: Alert<'_>, _: &str) -> Result<Accepted, DeliveryError> {
         let printed = match alert {
             Alert::Incident { incident, .. } => self.screen.alert(incident),
             Alert::Notice(notice) => self.screen.write(Style::new(), &notice.title),
         };
         // If stdout is closed, the end of the demo reports it.
-        printed.map(|()| 0).map_err(|error| DeliveryError::Permanent { reason: error.to_string(), status: 0 })
+        printed
+            .map(|()| Accepted::default())
+            .map_err(|error| DeliveryError::Permanent { reason: error.to_string(), status: 0 })
     }
 
     async fn probe(&self) -> Result<(), DeliveryError> {

@@ -149,7 +149,7 @@ where
     let (outbox, deliverer) = if arguments.enforce {
         let (_, newest) = watch::channel(Arc::clone(&rules));
         let _inside = runtime.enter();
-        let delivery = delivery::open(config, newest, &clock)?;
+        let delivery = delivery::open(config, &newest, &clock)?;
         for warning in delivery.warnings(config) {
             summary.print(warning);
         }

@@ -85,7 +85,7 @@ fn serve(
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
     // The mail transport spawns a task, which needs a runtime.
     let inside = runtime.enter();
-    let delivery = delivery::open(config, rules_receiver.clone(), &clock)?;
+    let delivery = delivery::open(config, &rules_receiver, &clock)?;
     for warning in delivery.warnings(config) {
         tracing::warn!("{warning}");
     }

@@ -137,12 +137,12 @@ fn check_snapshots(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// Checks that channels and revoker can be created and, unless offline, that the mail server accepts the password.
-/// Webhooks and providers are not tested, because a request to them has an effect.
+/// Checks that channels and revoker can be created and, unless offline, that receivers accept the credentials, if they
+/// have a request without an effect. Providers are not tested, because a request to them has an effect.
 async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (_, rules) = watch::channel(Arc::new(RuleSet::builtin()));
-    match delivery::notifiers(config, rules, &clock) {
+    match delivery::notifiers(config, &rules, &clock) {
         Ok(none) if none.is_empty() => Report::ok("alerts", "no channel is configured, so alerts are not sent")?,
         Ok(notifiers) => {
             for notifier in notifiers {

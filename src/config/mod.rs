@@ -23,7 +23,7 @@ use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
     Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
 };
-pub(crate) use self::tree::ConfigError;
+pub(crate) use self::tree::{ConfigError, nearest};
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
@@ -45,6 +45,9 @@ const PATHS: [&str; 12] = [
     "outbox.dir",
     "snapshots.dir",
 ];
+
+/// The same of each `[alert.channel.NAME]`.
+const CHANNEL_PATHS: [&str; 3] = ["ca_file", "path", "preset_file"];
 
 /// Properties of librdkafka whose values are files with private keys.
 const KAFKA_SECRET_FILES: [&str; 3] = ["ssl.key.location", "ssl.keystore.location", "sasl.kerberos.keytab"];
@@ -113,8 +116,11 @@ impl Config {
         tree.override_from(environment)?;
         let secret_in_file = tree.secret_in_file();
         tree.read_secrets(base)?;
-        for path in PATHS {
-            tree.resolve(path, |text| (text != "-").then(|| base.join(text).to_string_lossy().into_owned()));
+        let channels = tree.sections_in(&["alert", "channel"]);
+        let of_channels =
+            channels.iter().flat_map(|name| CHANNEL_PATHS.map(|key| format!("alert.channel.{name}.{key}")));
+        for path in PATHS.map(str::to_owned).into_iter().chain(of_channels) {
+            tree.resolve(&path, |text| (text != "-").then(|| base.join(text).to_string_lossy().into_owned()));
         }
         tree.resolve("store.url", |url| {
             let directory = url.strip_prefix("embedded:")?;

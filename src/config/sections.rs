@@ -1,5 +1,6 @@
 //! Sections of the configuration other than the settings of one adapter.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use crate::engine;
 use crate::feed::{Feed, Tenant};
-use crate::notify::{EmailSettings, WebhookSettings};
+use crate::notify::{ChannelSettings, EmailSettings, WebhookSettings};
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
 use crate::token::TokenIds;
@@ -59,6 +60,8 @@ impl FileSection {
 pub(crate) struct AlertSection {
     pub(crate) email: Option<EmailSettings>,
     pub(crate) webhook: Option<WebhookSettings>,
+    /// Further channels by name.
+    pub(crate) channel: BTreeMap<String, ChannelSettings>,
 }
 
 /// Revocation of tokens.

@@ -15,8 +15,17 @@ use super::secret_file;
 const PREFIX: &str = "TOKENWARDEN__";
 
 /// Keys of secrets. Each may be given as `KEY_file`. Messages never contain their values.
-const SECRETS: [&str; 8] =
-    ["password", "secret", "client_secret", "token", "token_key", "private_key", "secret_access_key", "session_token"];
+const SECRETS: [&str; 9] = [
+    "password",
+    "secret",
+    "client_secret",
+    "token",
+    "token_key",
+    "private_key",
+    "secret_access_key",
+    "session_token",
+    "webhook_url",
+];
 
 /// Table of librdkafka properties. Each may be a secret. In the environment their dots are written as underscores.
 const PROPERTIES: &str = "properties";
@@ -130,6 +139,12 @@ impl Tree {
             self.places.origins.insert(path, Origin::Environment(name));
         }
         Ok(())
+    }
+
+    /// Names of the sections in the section `path`.
+    pub(super) fn sections_in(&self, path: &[&str]) -> Vec<String> {
+        let section = path.iter().try_fold(&self.root, |table, key| table.get(*key)?.as_table());
+        section.map(|section| section.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Replaces the string, or each string of the array, at the key `path` by what `relative` returns for it. Values from the
@@ -462,7 +477,7 @@ fn unknown_and_known(message: &str) -> Option<(String, Vec<String>)> {
 }
 
 /// The element of `known` that is most similar to `unknown`, if one is similar.
-pub(super) fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()
         .map(|key| (strsim::normalized_damerau_levenshtein(unknown, key), key.as_str()))

@@ -5,10 +5,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Failed, Trouble};
-use super::outbox::{Message, What, lane_of};
+use super::outbox::{Message, What};
 use super::record::{Hold, REVOKE, Record, Sent};
 use crate::millis::HOUR_MS;
-use crate::port::{ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
+use crate::port::{Accepted, ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
 
 /// After this many panics, a message is held, so that later messages are sent.
@@ -36,11 +36,13 @@ struct Answer {
     /// Reply of the receiver, only for the row.
     words: String,
     panicked: bool,
+    /// See [`Accepted::root`].
+    root: Option<String>,
 }
 
 impl Answer {
     const fn of(fate: Fate, reason: String) -> Self {
-        Self { fate, status: 0, reason, words: String::new(), panicked: false }
+        Self { fate, status: 0, reason, words: String::new(), panicked: false, root: None }
     }
 }
 
@@ -49,7 +51,7 @@ where
     S::Rows: 'static,
 {
     pub(super) async fn send_alerts(&self, notifier: &dyn Notifier, mut stop: watch::Receiver<bool>) {
-        let lane = lane_of(notifier);
+        let lane = notifier.lane();
         let mut changed = self.outbox.changed.subscribe();
         let mut trouble = Trouble::default();
         let next = || self.outbox.next_message(&lane);
@@ -60,7 +62,7 @@ where
             };
             let began = self.clock.now_millis();
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
-            let Answer { fate, status, reason, words, panicked } = self.classify(&lane, &message, answer);
+            let Answer { fate, status, reason, words, panicked, root } = self.classify(&lane, &message, answer);
             let outcome = match fate {
                 Fate::Accepted => ActionOutcome::Done,
                 Fate::Retry { .. } => ActionOutcome::Retry,
@@ -89,7 +91,7 @@ where
                     trouble.over(&lane);
                     self.channel_works(&lane, true);
                     let sent = match message.what {
-                        What::Report(report) => report.sent,
+                        What::Report(report) => Sent { root: report.sent.root.clone().or(root), ..report.sent },
                         What::Notice(_) => Sent::of_notice(at),
                     };
                     records.push(ended(key, &lane, row, Some(sent), at));
@@ -144,9 +146,11 @@ where
         }
     }
 
-    fn classify(&self, lane: &str, message: &Message, answer: Result<u16, Failed>) -> Answer {
+    fn classify(&self, lane: &str, message: &Message, answer: Result<Accepted, Failed>) -> Answer {
         let Failed { error, panicked } = match answer {
-            Ok(status) => return Answer { status, ..Answer::of(Fate::Accepted, String::new()) },
+            Ok(Accepted { status, root }) => {
+                return Answer { status, root, ..Answer::of(Fate::Accepted, String::new()) };
+            }
             Err(failed) => failed,
         };
         let rejected = || {

@@ -58,7 +58,7 @@ impl Outbox {
             state.apply(record);
         }
         state.try_again(clock.now_millis());
-        let channels: Vec<String> = notifiers.iter().map(|notifier| lane_of(&**notifier)).collect();
+        let channels: Vec<String> = notifiers.iter().map(|notifier| notifier.lane()).collect();
         if opened.damaged > 0 {
             let key = notice_key(&format!("outbox-damaged-{:032x}", opened.fingerprint));
             let text = format!(
@@ -151,6 +151,7 @@ impl Outbox {
                     outcomes_total: outcomes.len(),
                     outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
                     joined: thread.joined_since(lane),
+                    root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
                 };
                 let sent = thread.sent_by(lane, incident.severity, now);
                 let report = Report { incident, progress, sent };
@@ -356,11 +357,4 @@ pub(super) struct ToRevoke {
     pub(crate) is_paused: bool,
     /// It has been open for longer than [`REVOCATION_MS_MAX`].
     pub(crate) is_expired: bool,
-}
-
-pub(super) fn lane_of(notifier: &dyn Notifier) -> String {
-    match notifier.name() {
-        "email" => format!("email {}", notifier.target()),
-        name => name.to_owned(),
-    }
 }

@@ -150,6 +150,9 @@ pub(super) struct Sent {
     pub(crate) severity: Severity,
     /// Value of [`Thread::seq`] up to which outcomes and victims were in the message.
     pub(crate) seq: u64,
+    /// The receiver's id of the first message about the incident.
+    #[serde(default)]
+    pub(crate) root: Option<String>,
 }
 
 /// The messages about one incident: what each channel has, and what is still to be sent.
@@ -188,6 +191,6 @@ pub(super) struct Subject {
 impl Sent {
     /// For a notice, which has no later message.
     pub(super) const fn of_notice(at: i64) -> Self {
-        Self { at, spaced_from: at, severity: Severity::Info, seq: 0 }
+        Self { at, spaced_from: at, severity: Severity::Info, seq: 0, root: None }
     }
 }

@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::mail;
+use super::words::section;
 use crate::outgoing::is_loopback;
-use crate::port::{Alert, DeliveryError, Notifier};
+use crate::port::{Accepted, Alert, DeliveryError, Notifier};
 use crate::rule::RuleSet;
 use crate::sanitize;
 
@@ -64,6 +65,7 @@ pub struct Email {
 
 /// Connection and settings that all recipients share.
 struct Shared {
+    name: String,
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     /// All recipients, for the header `To` of each mail.
@@ -72,9 +74,10 @@ struct Shared {
 }
 
 impl Email {
-    /// One notifier per recipient. `rules` have the runbooks that mails contain. The error is the key in `[alert.email]`
+    /// One notifier per recipient. `rules` have the runbooks that mails contain. The error is the key in its section
     /// and the problem; it contains no secret.
     pub fn new(
+        name: &str,
         settings: &EmailSettings,
         rules: watch::Receiver<Arc<RuleSet>>,
     ) -> Result<Vec<Self>, (&'static str, String)> {
@@ -87,7 +90,7 @@ impl Email {
             return Err(("to", "has no recipient".to_owned()));
         }
         let recipients: Vec<_> = to.iter().map(|mailbox| mailbox.email.clone()).collect();
-        let shared = Arc::new(Shared { transport: transport(settings)?, from, to, rules });
+        let shared = Arc::new(Shared { name: name.to_owned(), transport: transport(settings)?, from, to, rules });
         Ok(recipients.into_iter().map(|to| Self { shared: Arc::clone(&shared), to }).collect())
     }
 
@@ -120,23 +123,48 @@ impl Email {
             .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
             .map_err(|error| permanent(format!("the mail cannot be written: {error}")))
     }
+
+    fn delivery_error(&self, error: &lettre::transport::smtp::Error) -> DeliveryError {
+        let reply = innermost(error);
+        let section = section(&self.shared.name);
+        let reason = match meaning(error.status()) {
+            Meaning::Credentials => {
+                format!("the mail server rejects the credentials ({reply}); correct {section}.username or its password")
+            }
+            // The text of a reply may contain values of the event, its codes do not.
+            Meaning::Later | Meaning::Never if error.status().is_some() => {
+                format!("the mail server answered {}", codes(&reply))
+            }
+            _ if error.is_timeout() => format!("the mail server ({section}.smtp_url) does not respond in time"),
+            _ if error.is_tls() => format!("TLS with the mail server ({section}.smtp_url) failed: {reply}"),
+            _ => format!("the mail server ({section}.smtp_url) cannot be reached: {reply}"),
+        };
+        match meaning(error.status()) {
+            Meaning::Never => DeliveryError::Rejected { reason, words: reply },
+            Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
+        }
+    }
 }
 
 #[async_trait]
 impl Notifier for Email {
-    fn name(&self) -> &'static str {
-        "email"
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn lane(&self) -> String {
+        format!("{} {}", self.name(), self.target())
     }
 
     fn target(&self) -> String {
         self.to.to_string()
     }
 
-    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<u16, DeliveryError> {
+    async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError> {
         let message = self.message(alert, key)?;
         match self.shared.transport.send(message).await {
-            Ok(_) => Ok(0),
-            Err(error) => Err(delivery_error(&error)),
+            Ok(_) => Ok(Accepted::default()),
+            Err(error) => Err(self.delivery_error(&error)),
         }
     }
 
@@ -148,7 +176,7 @@ impl Notifier for Email {
                 status: 0,
                 retry_after: None,
             }),
-            Err(error) => Err(delivery_error(&error)),
+            Err(error) => Err(self.delivery_error(&error)),
         }
     }
 }
@@ -175,7 +203,7 @@ fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Execut
     // An attacker on the network can remove the offer of opportunistic STARTTLS and read the password.
     let may_be_plaintext = matches!(settings.starttls, Some(StartTls::Opportunistic | StartTls::None));
     if may_be_plaintext && settings.password.is_some() && !settings.allow_plaintext && !is_loopback(host) {
-        let problem = "may send the password unencrypted: use \"required\", or set alert.email.allow_plaintext = true";
+        let problem = "may send the password unencrypted: use \"required\", or set allow_plaintext = true";
         return Err(("starttls", problem.to_owned()));
     }
     let mut parameters = TlsParameters::builder(host.to_owned());
@@ -209,26 +237,6 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
 
 fn permanent(reason: String) -> DeliveryError {
     DeliveryError::Permanent { reason, status: 0 }
-}
-
-fn delivery_error(error: &lettre::transport::smtp::Error) -> DeliveryError {
-    let reply = innermost(error);
-    let reason = match meaning(error.status()) {
-        Meaning::Credentials => {
-            format!("the mail server rejects the credentials ({reply}); correct alert.email.username or its password")
-        }
-        // The text of a reply may contain values of the event, its codes do not.
-        Meaning::Later | Meaning::Never if error.status().is_some() => {
-            format!("the mail server answered {}", codes(&reply))
-        }
-        _ if error.is_timeout() => "the mail server (alert.email.smtp_url) does not respond in time".to_owned(),
-        _ if error.is_tls() => format!("TLS with the mail server (alert.email.smtp_url) failed: {reply}"),
-        _ => format!("the mail server (alert.email.smtp_url) cannot be reached: {reply}"),
-    };
-    match meaning(error.status()) {
-        Meaning::Never => DeliveryError::Rejected { reason, words: reply },
-        Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +291,7 @@ mod tests {
 
     fn emails(toml: &str) -> Result<Vec<Email>, (&'static str, String)> {
         let (_, rules) = watch::channel(Arc::new(RuleSet::builtin()));
-        Email::new(&settings(toml), rules)
+        Email::new("email", &settings(toml), rules)
     }
 
     fn code(code: u16) -> Code {

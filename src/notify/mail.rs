@@ -360,6 +360,7 @@ mod tests {
             outcomes: vec![asked(239, Revocation::Capped(20)), asked(3, Revocation::Done)],
             revoked: 20,
             not_revoked: 220,
+            root: None,
             outcomes_total: 240,
             joined: vec![victim(238), victim(239)],
             revocation: Revocation::Done,
@@ -426,6 +427,7 @@ mod tests {
                 }],
                 outcomes_total: 2,
                 not_revoked: 2,
+                root: None,
                 revoked: 0,
                 joined: vec![Victim { family_id: text.to_owned(), ..Victim::default() }],
             };

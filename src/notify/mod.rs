@@ -1,14 +1,24 @@
-//! Alerts by e-mail and webhook, and their text for terminals. All channels have the same structure ([`block`]).
+//! Alert channels, and the text of alerts for terminals. All channels have the same structure ([`block`]).
 
+mod brief;
+mod channel;
 mod email;
 mod escape;
+mod http;
 mod mail;
+mod ocsf;
+mod ocsf_file;
+mod settings;
+mod shipped;
 mod summary;
+mod syslog;
 mod webhook;
 mod words;
 
+pub use self::channel::open_channel;
 pub use self::email::{Email, EmailSettings, StartTls};
 pub use self::mail::compose;
+pub use self::settings::{ChannelKind, ChannelSettings};
 pub use self::summary::block;
 pub use self::webhook::{Webhook, WebhookSettings};
 

@@ -13,6 +13,14 @@ pub(super) fn shortened(text: &str, max: usize) -> String {
     format!("{}…", cut.trim_end_matches([' ', ',', ';', ':']))
 }
 
+/// Section of the configuration of the channel `name`.
+pub(super) fn section(name: &str) -> String {
+    match name {
+        "email" | "webhook" => format!("alert.{name}"),
+        name => format!("alert.channel.{name}"),
+    }
+}
+
 /// `the grant`.
 const fn kind(target: &Target) -> &'static str {
     match target {

@@ -66,8 +66,10 @@ impl Delivery {
     }
 
     /// Counts an attempt to send an alert.
-    pub(super) fn delivered(&self, channel: &'static str, outcome: ActionOutcome) {
-        self.alerts.get_or_create(&[("channel", channel.into()), ("outcome", outcome.as_str().into())]).inc();
+    pub(super) fn delivered(&self, channel: &str, outcome: ActionOutcome) {
+        self.alerts
+            .get_or_create(&[("channel", channel.to_owned().into()), ("outcome", outcome.as_str().into())])
+            .inc();
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.

@@ -430,7 +430,7 @@ impl Metrics {
     }
 
     /// Counts an attempt to send an alert.
-    pub(crate) fn delivered(&self, channel: &'static str, outcome: ActionOutcome) {
+    pub(crate) fn delivered(&self, channel: &str, outcome: ActionOutcome) {
         self.delivery.delivered(channel, outcome);
     }
 

@@ -199,7 +199,8 @@ impl Thread {
     pub(in crate::deliver) fn sent_by(&self, lane: &str, severity: Severity, at: i64) -> Sent {
         // The first message does not count for the spacing, so the next victim is reported soon.
         let spaced_from = if self.sent.contains_key(lane) { at } else { at - JOIN_SPACING_MS };
-        Sent { at, spaced_from, severity, seq: self.seq }
+        let root = self.sent.get(lane).and_then(|sent| sent.root.clone());
+        Sent { at, spaced_from, severity, seq: self.seq, root }
     }
 
     /// Victims that joined since the last message of `lane`.
