@@ -9,6 +9,7 @@ mod failure;
 pub(crate) mod geoip;
 pub(crate) mod investigate;
 mod moment;
+pub(crate) mod notify;
 mod observe;
 mod operator;
 pub(crate) mod pause;
@@ -53,6 +54,7 @@ enum Command {
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     State(state::Arguments),
+    Notify(notify::Arguments),
     PauseActions(pause::Arguments),
     Topics(topics::Arguments),
     Geoip(geoip::Arguments),
@@ -85,6 +87,7 @@ impl Cli {
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::State(arguments) => state::run(&arguments),
+            Command::Notify(arguments) => notify::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
