@@ -143,12 +143,8 @@ fn errors_found_by_adapters_state_the_place() {
     }
     insta::assert_snapshot!(refused("[alert.webhook]\nurl = 'https://hooks.example/x'\nsecret_file = 'secret'"), @"FAILED  alerts: t.toml:5: `alert.webhook.secret` is shorter than 16 bytes");
     let channel = |keys: &str| refused(&format!("[alert.channel.oncall]\n{keys}"));
-    insta::assert_snapshot!(channel("kind = 'slak'"), @"FAILED  configuration: t.toml:4: unknown value `slak` of `alert.channel.oncall.kind`; did you mean `slack`?");
-    insta::assert_snapshot!(channel("kind = 'slack'\ntokne_file = 'secret'"), @"FAILED  configuration: t.toml:5: unknown key `alert.channel.oncall.tokne_file`; did you mean `token_file`?");
     insta::assert_snapshot!(channel("kind = 'slack'\ntoken_file = 'secret'"), @"FAILED  alerts: t.toml:3: `alert.channel.oncall.values` has no `channel`, which channels of this kind require");
-    insta::assert_snapshot!(channel("kind = 'teams'\nwebhook_url = 5"), @"FAILED  configuration: t.toml:5: `alert.channel.oncall.webhook_url` must be a string in quotes, not a value of another type");
     insta::assert_snapshot!(channel("kind = 'pagerduty'\nsmtp_url = 'x'"), @"FAILED  alerts: t.toml:5: `alert.channel.oncall.smtp_url` is not used by channels of kind `pagerduty`; remove it. This kind uses url, webhook_url, token, values, allow_private, ca_file");
-    insta::assert_snapshot!(channel("kind = 'webhook'\nurl = 'https://hooks.example/x'"), @"FAILED  alerts: t.toml:3: `alert.channel.oncall.secret` is missing");
     insta::assert_snapshot!(refused("[alert.channel.email]\nkind = 'teams'"), @"FAILED  alerts: t.toml:4: `alert.channel.email.kind` belongs to a channel with the reserved name `email`; choose another name");
     insta::assert_snapshot!(refused("[revoke.http]\nurl = 'https://id.example/revoke'\nclient_id = 'me'"), @"FAILED  revocation: t.toml:5: `revoke.http.client_id` requires `client_secret_file`");
     let okta = "[revoke.http]\npreset = 'okta_sessions'\nurl = 'https://acme.okta.com'";
