@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`by_hand`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`by_hand`], [`evidence`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -67,6 +67,7 @@ mod by_hand;
 pub mod cli;
 pub mod config;
 pub mod deliver;
+mod evidence;
 pub mod lab;
 pub mod pipeline;
 pub mod telemetry;

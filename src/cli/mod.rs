@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod explain;
 mod failure;
+pub(crate) mod feedback;
 pub(crate) mod geoip;
 pub(crate) mod investigate;
 mod moment;
@@ -20,6 +21,7 @@ mod rule_diff;
 pub(crate) mod rules;
 pub(crate) mod run;
 mod setup;
+pub(crate) mod shadow;
 pub(crate) mod simulate;
 pub(crate) mod sql;
 pub(crate) mod state;
@@ -51,6 +53,8 @@ enum Command {
     Explain(explain::Arguments),
     Investigate(investigate::Arguments),
     Revoke(revoke::Arguments),
+    Feedback(feedback::Arguments),
+    Shadow(shadow::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
     State(state::Arguments),
@@ -84,6 +88,8 @@ impl Cli {
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Investigate(arguments) => investigate::run(&arguments),
             Command::Revoke(arguments) => revoke::run(&arguments),
+            Command::Feedback(arguments) => feedback::run(&arguments),
+            Command::Shadow(arguments) => shadow::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::State(arguments) => state::run(&arguments),

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::delivery;
 use super::failure::Failure;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
+use super::shadow;
 use crate::config::Config;
 use crate::engine::STATE_FORMAT;
 use crate::enrich::Enricher;
@@ -19,7 +20,7 @@ use crate::rule::RuleSet;
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, Level};
 use crate::state_dir;
-use crate::store::{Reader, StoreSettings};
+use crate::store::Reader;
 use crate::telemetry::SystemClock;
 use crate::verdict::Mode;
 
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(check_delivery(&config, arguments.offline, &mut report))?;
     if !arguments.offline {
         check_source(&config, &mut report)?;
-        runtime.block_on(check_store(&config.store, &mut report))?;
+        runtime.block_on(check_store(&config, &mut report))?;
     }
     report.end()
 }
@@ -223,7 +224,8 @@ fn report_topics(brokers: &str, findings: &[Finding], report: &mut Report) -> Re
 }
 
 /// Checks without changes: the service creates its database at its first start.
-async fn check_store(settings: &StoreSettings, report: &mut Report) -> Result<(), Failure> {
+async fn check_store(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    let settings = &config.store;
     if let Some(directory) = settings.url.strip_prefix("embedded:")
         && !Path::new(directory).exists()
     {
@@ -234,8 +236,10 @@ async fn check_store(settings: &StoreSettings, report: &mut Report) -> Result<()
     }
     match Reader::open(settings).await {
         Ok(reader) => {
+            let warnings = shadow::thin_evidence(config, &reader).await;
             reader.close().await;
-            Report::ok("store", &settings.url)
+            Report::ok("store", &settings.url)?;
+            warnings.iter().try_for_each(|warning| Report::warning("rules", warning))
         }
         Err(StoreError::Permanent(reason)) if reason.starts_with("there is no database") => {
             Report::ok("store", &format!("{}; the database will be made", settings.url))

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration { version: 1, name: "tables", sql: include_str!("migrations/0001_tables.sql") },
     Migration { version: 2, name: "rollup", sql: include_str!("migrations/0002_rollup.sql") },
     Migration { version: 3, name: "views", sql: include_str!("migrations/0003_views.sql") },
@@ -21,6 +21,7 @@ const MIGRATIONS: [Migration; 7] = [
     Migration { version: 5, name: "dead_letter_places", sql: include_str!("migrations/0005_dead_letter_places.sql") },
     Migration { version: 6, name: "row identity", sql: include_str!("migrations/0006_row_identity.sql") },
     Migration { version: 7, name: "positions", sql: include_str!("migrations/0007_positions.sql") },
+    Migration { version: 8, name: "feedback", sql: include_str!("migrations/0008_feedback.sql") },
 ];
 
 /// Creates the database if needed and updates it to this build's schema. Then checks that every column that is written

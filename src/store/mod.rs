@@ -8,6 +8,7 @@ mod embedded;
 mod endpoint;
 mod engine;
 mod fault;
+mod feedback;
 mod migration;
 mod native;
 mod null;
@@ -27,6 +28,7 @@ use clickhouse::{Client, Compression};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
+pub(crate) use self::feedback::{Feedback, Judgement};
 pub use self::null::{NullRows, NullStore};
 use self::rows::Batch;
 pub use self::rows::EpochRows;
@@ -96,6 +98,18 @@ impl ClickHouse {
     /// Closes an embedded engine. Dropping does the same but blocks the thread.
     pub async fn close(self) {
         close(self.link.into_inner().and_then(Arc::into_inner).and_then(|link| link.owner)).await;
+    }
+
+    /// Stores a verdict of a person. A repeated call with the same value has no effect.
+    pub(crate) async fn give(&self, feedback: &Feedback) -> Result<(), StoreError> {
+        self.append("feedback", feedback::INSERT, &feedback.values()).await
+    }
+
+    /// Adds a row by `sql`, in which every question mark stands for one of `values`, each escaped as a text.
+    async fn append(&self, table: &str, sql: &str, values: &[String]) -> Result<(), StoreError> {
+        let link = self.link().await?;
+        let insert = values.iter().fold(link.client.0.query(sql), |insert, value| insert.bind(value));
+        insert.execute().await.map_err(|error| fault::store_error(&format!("writing to {table}"), &error))
     }
 
     async fn link(&self) -> Result<Arc<Link>, StoreError> {

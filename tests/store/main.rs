@@ -10,6 +10,7 @@ mod ask;
 mod by_hand;
 mod child;
 mod crash;
+mod evidence;
 mod http;
 mod replay;
 mod rows;

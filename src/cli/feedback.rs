@@ -1,0 +1,189 @@
+//! `tokenwarden feedback`: what a person found out about an incident.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::explain::{field, store_error};
+use super::failure::Failure;
+use super::operator;
+use super::sql::failure;
+use crate::config::Config;
+use crate::millis::{DAY_MS, rfc3339};
+use crate::policy;
+use crate::port::Clock as _;
+use crate::sanitize;
+use crate::store::{ClickHouse, Feedback, Judgement, Reader};
+use crate::telemetry::SystemClock;
+use crate::verdict::RuleId;
+
+/// Record whether an incident was a theft. `shadow report` counts it; detection does not learn from it.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Id of the incident (INC-…).
+    #[arg(value_name = "INCIDENT")]
+    incident: String,
+    /// What was found out.
+    #[arg(value_enum)]
+    verdict: Verdict,
+    /// What was found out, in words.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Name for the audit trail [default: the user of the operating system].
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Store, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
+    #[arg(long, value_name = "embedded:DIR|URL")]
+    store: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Verdict {
+    /// Another party than the owner used the token.
+    True,
+    /// The owner used the token.
+    False,
+    /// Unusual, and allowed: a test, a new tool, a trip.
+    Benign,
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::True => Self::True,
+            Verdict::False => Self::False,
+            Verdict::Benign => Self::Benign,
+        }
+    }
+}
+
+const INCIDENT: &str = "SELECT tenant_id, app_id, token_id, family_id, rules, signal_shares, reason FROM incidents_latest \
+                        WHERE incident_id = ?";
+/// Validity of a drafted exception.
+const DRAFT_DAYS: i64 = 30;
+
+/// Stores the verdict. Prints the draft of an exception for a verdict other than `true`.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut settings = Config::load(arguments.config.as_deref())?.store;
+    if let Some(url) = &arguments.store {
+        settings.url.clone_from(url);
+        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
+    }
+    let by = operator::name(arguments.by.as_deref())?;
+    let note = arguments.note.as_deref().map_or(Ok(String::new()), |note| operator::text(note, "--note"))?;
+    let judgement = Judgement::from(arguments.verdict);
+    let now = SystemClock.now_millis();
+    let runtime = super::setup::start_runtime()?;
+    let incident = runtime.block_on(async {
+        let reader = Reader::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+        let found = reader.rows(INCIDENT, &[&arguments.incident]).await;
+        reader.close().await;
+        let found = found.map_err(|error| store_error(&error))?.into_iter().next();
+        let incident =
+            found.ok_or_else(|| Failure::Usage(format!("the store has no incident {}", arguments.incident)))?;
+        let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+        let (incident_id, by, note) = (arguments.incident.clone(), by.clone(), note.clone());
+        let given = store.give(&Feedback { incident_id, given_at: now, by, judgement, note }).await;
+        store.close().await;
+        given.map_err(|error| store_error(&error))?;
+        Ok::<_, Failure>(incident)
+    })?;
+    let mut text = format!(
+        "{}: {} by {by}\nDetection does not learn from this. `tokenwarden shadow report` counts it.\n",
+        arguments.incident,
+        judgement.as_str()
+    );
+    if judgement != Judgement::True {
+        let reason =
+            if note.is_empty() { arguments.incident.clone() } else { format!("{}: {note}", arguments.incident) };
+        text.push_str(&draft(&incident, &by, &reason, now));
+    }
+    print(&sanitize::lines(&text))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
+}
+
+/// The draft of an exception for the policies of the incident's rules.
+fn draft(incident: &Value, by: &str, reason: &str, now: i64) -> String {
+    let until = rfc3339((now / DAY_MS + DRAFT_DAYS) * DAY_MS);
+    let mut exception =
+        format!("[[policies.exceptions]]\nauthor = {}\nreason = {}\nuntil = {until}\n", quoted(by), quoted(reason));
+    for (key, name) in [("tenant", "tenant_id"), ("app", "app_id"), ("token", "token_id")] {
+        let value = field(incident, name);
+        if !value.is_empty() {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(exception, "{key} = {}", quoted(&value));
+        }
+    }
+    let rules = policies(incident);
+    let place = if rules.is_empty() {
+        "No policy raised this incident, and an exception only limits policies. Detectors learn from uses and from \
+         `confirmed` events. The draft fits a policy that you add to a rule:\n"
+            .to_owned()
+    } else {
+        let files: Vec<_> = rules.iter().map(|rule| format!("rules/{rule}.toml")).collect();
+        format!("Draft of an exception, for the policy in {} that raised this incident:\n", files.join(", "))
+    };
+    format!("{place}\n{exception}")
+}
+
+/// The rules whose policies raised the incident: their signals have a share of 0.
+fn policies(incident: &Value) -> Vec<&str> {
+    let list = |name: &str| incident[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rules = list("rules").iter().zip(list("signal_shares"));
+    let raised = rules.filter(|(_, share)| share.as_f64() == Some(0.0)).filter_map(|(rule, _)| rule.as_str());
+    raised.filter(|rule| policy::RULES.iter().map(|id: &RuleId| id.as_str()).any(|id| id == *rule)).collect()
+}
+
+/// A TOML basic string. Unsafe characters are escaped, so that the string can be printed and has the original value.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            // Writing to a `String` cannot fail.
+            other if sanitize::is_unsafe(other) => drop(write!(quoted, "\\U{:08X}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn draft_is_an_exception_with_author_reason_and_end() {
+        let hostile = "t\"\n[[policies]]\u{1b}[2J";
+        let incident = json!({
+            "tenant_id": "acme", "app_id": "", "token_id": hostile, "rules": ["new_country", "new_ip"],
+            "signal_shares": [0.0, 2.5],
+        });
+        let text = draft(&incident, "Ana", "INC-1: a \"trip\"", 1_795_000_000_000);
+        let (place, exception) = text.split_once("\n\n").expect("two parts");
+        assert!(place.contains("rules/new_country.toml") && !place.contains("new_ip"), "{place}");
+        let read: toml::Table = exception.parse().expect("TOML");
+        let read = &read["policies"]["exceptions"][0];
+        assert_eq!(read["author"].as_str(), Some("Ana"));
+        assert_eq!(read["reason"].as_str(), Some("INC-1: a \"trip\""));
+        assert_eq!(read["until"].to_string(), "2026-12-18T00:00:00Z");
+        assert_eq!(read["tenant"].as_str(), Some("acme"));
+        assert_eq!(read["token"].as_str(), Some(hostile));
+        assert!(exception.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{exception:?}");
+        assert!(read.get("app").is_none());
+        let none = draft(&json!({"rules": ["new_ip"], "signal_shares": [2.5]}), "Ana", "r", 0);
+        assert!(none.starts_with("No policy raised this incident"), "{none}");
+    }
+}

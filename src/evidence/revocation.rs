@@ -1,0 +1,37 @@
+//! A revocation of a rule, and the limits of `[revoke]`.
+
+/// The hourly limits of `[revoke]`, and the revocations as which one request counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caps {
+    pub(crate) of_tenant: u32,
+    pub(crate) total: u32,
+    pub(crate) weight: u32,
+}
+
+/// What became known about a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Nothing,
+    /// A person confirmed the theft, or the provider revoked the grant itself.
+    Theft,
+    /// A person refuted the theft, or the owner vouched for the grant.
+    Owner,
+}
+
+/// A grant or token that a rule revoked or would have revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Requested {
+    /// The rule with the largest share.
+    pub(super) rule: String,
+    pub(super) tenant: String,
+    pub(super) user: String,
+    pub(super) target: String,
+    /// Time of the event, milliseconds since the epoch.
+    pub(super) at: i64,
+    pub(super) known: Known,
+    /// Whether the incident was in mode `enforce`.
+    pub(super) enforced: bool,
+    /// Whether a limit of `[revoke]` held the request back, as recorded in `actions`.
+    pub(super) was_capped: bool,
+    pub(super) has_failed: bool,
+}

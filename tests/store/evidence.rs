@@ -1,0 +1,131 @@
+//! The commands `tokenwarden shadow report` and `tokenwarden feedback`, and the warning of `validate`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokenwarden::event::Kind;
+use tokenwarden::port::{ActionOutcome, Rows as _, Store as _};
+use tokenwarden::store::{ClickHouse, EpochRows};
+use tokenwarden::verdict::{Mode, Severity, Target};
+
+use super::rows::{action, allowed, at, event, incident, numbered, push};
+use super::{embedded, library, turn};
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+    command.args(arguments).args(["--config", "t.toml"]).current_dir(folder);
+    command.env("TOKENWARDEN__STORE__LIBRARY", library()).output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn configure(folder: &Path, topic: &str) {
+    let text =
+        format!("rules_dir = 'r'\n[store]\nurl = 'embedded:data'\n[source.kafka]\nbrokers = 'x'\ntopics = [{topic}]\n");
+    std::fs::write(folder.join("t.toml"), text).unwrap();
+}
+
+fn family(id: u64) -> String {
+    format!("family-{id}")
+}
+
+/// Five grants that a rule in shadow mode would have revoked: the provider revokes the first and the fifth, which
+/// tokenwarden has revoked itself, and the owner of the second vouches for it.
+fn shadowed() -> EpochRows {
+    let mut rows = EpochRows::new();
+    for id in 1..=5 {
+        let mut incident = incident(id, id, Severity::High);
+        (incident.family_id, incident.user_id, incident.mode) = (family(id), format!("user-{}", id % 2), Mode::Shadow);
+        incident.revoke = Some(Target::Family(family(id)));
+        rows.push_incident(&incident);
+    }
+    let later = 1_700_000_060_000;
+    for (id, kind) in [(1, Kind::Revoked), (2, Kind::Confirmed), (5, Kind::Revoked)] {
+        let mut event = event(100 + id);
+        (event.event.family_id, event.event.kind) = (Some(family(id).into()), kind);
+        event.event.timestamp = at(later);
+        push(&mut rows, &numbered(event), &allowed(), 100 + id as i64);
+    }
+    let mut revoked = action(5, 1, ActionOutcome::Done);
+    revoked.target = family(5);
+    rows.push_action(&revoked);
+    rows
+}
+
+#[tokio::test]
+async fn shadow_report_counts_evidence_and_feedback() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path();
+    let store = ClickHouse::open(&embedded(&folder.join("data"))).await.unwrap();
+    store.write(&shadowed()).await.unwrap();
+    let report = || {
+        let report: Value =
+            serde_json::from_str(&printed(&run(folder, &["shadow", "report", "--since", "2023-01-01"]))).unwrap();
+        assert_eq!(report["rules"].as_array().unwrap().len(), 1, "{report}");
+        report["rules"][0].clone()
+    };
+    // A topic that is not trusted to confirm, then one that is.
+    configure(folder, "'token-events'");
+    let rule = report();
+    assert_eq!(
+        (&rule["rule"], &rule["confirmed_theft"], &rule["refuted"]),
+        (&json!("new_country"), &json!(1), &json!(0))
+    );
+    configure(folder, "{ topic = 'token-events', confirmed = true }");
+    let rule = report();
+    assert_eq!((&rule["grants"], &rule["users"], &rule["tenants"]), (&json!(5), &json!(2), &json!(1)));
+    assert_eq!((&rule["confirmed_theft"], &rule["refuted"], &rule["n"]), (&json!(1), &json!(1), &json!(2)));
+    assert_eq!((&rule["precision"], &rule["evidence_is_thin"]), (&json!(0.5), &json!(true)));
+    assert!(rule["promote"].as_str().unwrap().ends_with("r/new_country.toml: mode = \"enforce\""), "{rule}");
+    let text = printed(&run(folder, &["shadow", "report", "--since", "2023-01-01", "--output", "text"]));
+    assert!(text.contains("evidence is thin") && text.contains("0.500 (95 % interval 0.095 to 0.905)"), "{text}");
+
+    // A person has precedence over the provider, and the last verdict counts.
+    let give = |incident: u64, verdict: &str, note: &str| {
+        let incident = format!("INC-{incident:016X}");
+        run(folder, &["feedback", &incident, verdict, "--note", note, "--by", "Ana"])
+    };
+    assert!(printed(&give(1, "true", "seen in a paste")).contains("Detection does not learn from this"));
+    let draft = printed(&give(1, "benign", "a penetration test"));
+    assert!(draft.contains("[[policies.exceptions]]\nauthor = \"Ana\""), "{draft}");
+    printed(&give(3, "false", "the owner travels"));
+    let rule = report();
+    assert_eq!((&rule["confirmed_theft"], &rule["refuted"], &rule["n"]), (&json!(0), &json!(3), &json!(3)));
+    let explained: Value = serde_json::from_str(&printed(&run(folder, &["explain", "INC-0000000000000001"]))).unwrap();
+    let timeline = explained["incident"]["timeline"].as_array().unwrap();
+    let given: Vec<_> = timeline.iter().filter(|step| step["what"] == "feedback").collect();
+    assert_eq!(given.len(), 2, "both are kept");
+    assert_eq!(given[1]["summary"], "by Ana: a penetration test");
+
+    for (incident, note) in [("INC-0000000000000009", "unknown"), ("' OR 1 = 1 --", "hostile")] {
+        let output = run(folder, &["feedback", incident, "true", "--note", note]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("the store has no incident"), "{told}");
+    }
+
+    // A rule that revokes on thin evidence is a warning, and no failure.
+    let rules = folder.join("r");
+    std::fs::create_dir(&rules).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_country.toml");
+    let rule = std::fs::read_to_string(shipped).unwrap().replace("mode = \"shadow\"", "mode = \"enforce\"");
+    std::fs::write(rules.join("new_country.toml"), rule).unwrap();
+    let validated = |mode: &str| {
+        let text = format!(
+            "rules_dir = 'r'\n[store]\nurl = 'embedded:data'\n[source.file]\npath = 't.toml'\n[revoke]\nmode = '{mode}'\n\
+             [revoke.http]\nurl = 'https://id.example/{{id}}'\ntoken = 'x'\n"
+        );
+        std::fs::write(folder.join("t.toml"), text).unwrap();
+        printed(&run(folder, &["validate"]))
+    };
+    let told = validated("enforce");
+    assert!(told.contains("WARNING rules: new_country may revoke, and its evidence is thin"), "{told}");
+    assert!(!validated("shadow").contains("evidence is thin"));
+    store.close().await;
+}
