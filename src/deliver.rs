@@ -15,6 +15,7 @@ pub(crate) mod line;
 mod outbox;
 mod record;
 mod revoke;
+mod routes;
 mod rows;
 mod state;
 
@@ -29,6 +30,7 @@ pub use self::deliverer::{Deliverer, Settings};
 pub use self::journal::DAMAGED_FILE;
 pub use self::outbox::{Outbox, PAUSE_FILE};
 use self::record::REVOKE;
+pub use self::routes::{Route, RouteOf, Routes};
 use self::rows::ROWS;
 use crate::port::Store;
 

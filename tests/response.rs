@@ -5,13 +5,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Running, Settings};
+use tokenwarden::deliver::{DAMAGED_FILE, Deliverer, Outbox, PAUSE_FILE, Route, RouteOf, Routes, Running, Settings};
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
@@ -137,13 +138,33 @@ impl Rig {
         revoker: Option<Arc<dyn Revoker>>,
         settings: Settings,
     ) -> Self {
+        Self::open(clock, folder, (notifiers, revoker), settings, |outbox| outbox)
+    }
+
+    /// With routes, without a revoker.
+    fn routed(
+        folder: &Path,
+        notifiers: impl FnOnce() -> Vec<Arc<dyn Notifier>>,
+        routes: Routes,
+        settings: Settings,
+    ) -> Self {
+        Self::open(TestClock::start(), folder, (notifiers, None), settings, |outbox| outbox.with_routes(routes))
+    }
+
+    fn open(
+        clock: Arc<TestClock>,
+        folder: &Path,
+        (notifiers, revoker): (impl FnOnce() -> Vec<Arc<dyn Notifier>>, Option<Arc<dyn Revoker>>),
+        settings: Settings,
+        with: impl FnOnce(Outbox) -> Outbox,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let (outbox, notifiers) = {
             let _inside = runtime.enter();
             let notifiers = notifiers();
-            (Arc::new(Outbox::open(folder, &notifiers, Arc::clone(&time)).expect("an outbox")), notifiers)
+            (Arc::new(with(Outbox::open(folder, &notifiers, Arc::clone(&time)).expect("an outbox"))), notifiers)
         };
         let (store, metrics, health) = (Arc::new(ActionStore::default()), Arc::new(Metrics::new()), Arc::default());
         let deliverer = Deliverer {
@@ -1253,4 +1274,106 @@ fn outbox_is_locked_by_one_process() {
     let _first = Outbox::open(folder.path(), &[], clock()).expect("an outbox");
     let error = Outbox::open(folder.path(), &[], clock()).err().expect("the outbox is in use");
     assert!(error.to_string().contains("another process has it"), "{error}");
+}
+
+/// A webhook with this name.
+fn named(name: &str, web: &Web) -> Arc<dyn Notifier> {
+    let settings = WebhookSettings {
+        url: format!("{}/{name}", web.url),
+        secret: SecretString::from(SECRET),
+        allow_private: false,
+        ca_file: None,
+    };
+    Arc::new(Webhook::new(name, &settings, clock()).expect("settings"))
+}
+
+fn route(tenant: Option<&str>, channel: &str) -> Route {
+    let tenants = tenant.map(|tenant| BTreeSet::from([tenant.to_owned()]));
+    let of = RouteOf::Incidents { severity: None, tenants, rules: None };
+    Route { of, channels: vec![channel.to_owned()], continues: false }
+}
+
+/// Ids of the incidents that `web` got, in order.
+fn incidents_of(web: &Web) -> Vec<String> {
+    let ids = web.requests().into_iter().filter_map(|asked| {
+        let body: serde_json::Value = serde_json::from_str(&asked.body).ok()?;
+        Some(body["incident"]["incident_id"].as_str()?.to_owned())
+    });
+    ids.collect()
+}
+
+fn ids(numbers: &[u64]) -> Vec<String> {
+    numbers.iter().map(|number| IncidentId(*number).to_string()).collect()
+}
+
+#[test]
+fn routes_choose_the_channels() {
+    let (folder, soc, oncall) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    let notice = Route { of: RouteOf::Notices, channels: vec!["soc".to_owned()], continues: false };
+    let routes = Routes { routes: vec![route(Some("acme"), "oncall"), notice], ..Routes::default() };
+    let both = || vec![named("soc", &soc), named("oncall", &oncall)];
+    let rig = Rig::routed(folder.path(), both, routes, quick());
+    let other = Incident { tenant_id: "other".to_owned(), ..incident(2, Mode::Alert) };
+    rig.take(&[incident(1, Mode::Alert), other]);
+    rig.notify("caps", "the caps are reached");
+    rig.settled();
+    assert_eq!(incidents_of(&oncall), ids(&[1, 2]));
+    assert_eq!(incidents_of(&soc), ids(&[2]), "an incident without a route goes to all channels");
+    assert_eq!((soc.requests().len(), oncall.requests().len()), (2, 2), "the notice goes to its route only");
+    // A change that another route matches is sent there, and to the channel that has the incident already.
+    rig.take(&[Incident { tenant_id: "other".to_owned(), ..changed(incident(1, Mode::Alert), 9) }]);
+    rig.settled();
+    assert_eq!((incidents_of(&soc), incidents_of(&oncall)), (ids(&[2, 1]), ids(&[1, 2, 1])));
+    rig.stop();
+}
+
+#[test]
+fn rejected_alert_goes_to_the_fallback_once() {
+    for fallback in [&["soc", "mail", "oncall"][..], &[]] {
+        let (folder, soc, oncall) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+        soc.answer(&[400, 400]);
+        let fallback = fallback.iter().map(|name| (*name).to_owned()).collect();
+        let routes = Routes { routes: vec![route(None, "soc")], fallback, ..Routes::default() };
+        let both = || vec![named("soc", &soc), named("oncall", &oncall)];
+        let rig = Rig::routed(folder.path(), both, routes, quick());
+        rig.take(&[incident(1, Mode::Alert), incident(2, Mode::Alert)]);
+        rig.settled();
+        assert_eq!(incidents_of(&oncall), ids(&[1, 2]), "no other channel has them");
+        assert_eq!(oncall.requests().len(), 3, "and one notice that the channel rejects alerts");
+        // The channel works again.
+        rig.take(&[incident(3, Mode::Alert)]);
+        rig.settled();
+        assert_eq!((incidents_of(&soc), incidents_of(&oncall)), (ids(&[1, 2, 3]), ids(&[1, 2])));
+        rig.stop();
+    }
+}
+
+#[test]
+fn failing_channel_hands_over_after_a_time() {
+    let (folder, soc, oncall) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    soc.answer(&[503; 200]);
+    let fallback_after = Duration::from_secs(10);
+    let routes = Routes { routes: vec![route(None, "soc")], fallback: vec!["oncall".to_owned()], fallback_after };
+    let both = || vec![named("soc", &soc), named("oncall", &oncall)];
+    let rig = Rig::routed(folder.path(), both, routes, quick());
+    let failing = |seconds: u64| {
+        for _ in 0..seconds * 20 {
+            let asked = soc.requests().len();
+            rig.clock.advance(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(if asked == soc.requests().len() { 1 } else { 3 }));
+        }
+    };
+    rig.take(&[incident(1, Mode::Alert), incident(2, Mode::Alert)]);
+    soc.wait_for(1);
+    failing(5);
+    assert!(oncall.requests().is_empty(), "it has failed for 5 s");
+    rig.until("the fallback has both", |_| incidents_of(&oncall).len() == 2);
+    rig.take(&[incident(3, Mode::Alert)]);
+    rig.until("the fallback has the third", |_| incidents_of(&oncall).len() == 3);
+    rig.settled();
+    assert_eq!(incidents_of(&oncall), ids(&[1, 2, 3]), "each once");
+    let done =
+        rig.store.actions().iter().filter(|row| row.kind == "alert_soc" && row.outcome == ActionOutcome::Done).count();
+    assert_eq!(done, 3, "the channel gets them when it works again");
+    rig.stop();
 }

@@ -5,6 +5,7 @@
 //! The section of each adapter has the settings type of the adapter. Errors state file, line, key and the most similar
 //! valid key. Relative paths in the file are relative to the file.
 
+mod alert;
 mod key_file;
 pub(crate) mod reload;
 mod rule_change;
@@ -19,9 +20,10 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
+pub(crate) use self::alert::AlertSection;
 use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
-    Admin, AlertSection, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
+    Admin, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
 };
 pub(crate) use self::tree::{ConfigError, nearest};
 use self::tree::{Places, Tree};
@@ -130,6 +132,7 @@ impl Config {
         config.places = tree.places().clone();
         config.secret_in_file = secret_in_file;
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
+        config.alert.check().map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
         if !config.admin.listen.ip().is_loopback() {
             let warning = "clients of `admin.listen` send `admin.token` unencrypted: use a TLS proxy, or listen on \
                            127.0.0.1";

@@ -1,6 +1,5 @@
 //! Sections of the configuration other than the settings of one adapter.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -9,7 +8,6 @@ use serde::Deserialize;
 
 use crate::engine;
 use crate::feed::{Feed, Tenant};
-use crate::notify::{ChannelSettings, EmailSettings, WebhookSettings};
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
 use crate::token::TokenIds;
@@ -52,16 +50,6 @@ impl FileSection {
     pub(crate) const fn feed(&self) -> Feed {
         Feed { format: self.format, confirmed: self.confirmed, tenant: self.tenant }
     }
-}
-
-/// Alert channels.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct AlertSection {
-    pub(crate) email: Option<EmailSettings>,
-    pub(crate) webhook: Option<WebhookSettings>,
-    /// Further channels by name.
-    pub(crate) channel: BTreeMap<String, ChannelSettings>,
 }
 
 /// Revocation of tokens.

@@ -7,6 +7,8 @@ use super::deliverer::Deliverer;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What};
 use super::record::{Hold, REVOKE, Record, Sent};
+use super::routes::name_of;
+use super::state::thread_of;
 use crate::millis::HOUR_MS;
 use crate::port::{Accepted, ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
@@ -15,6 +17,16 @@ use crate::telemetry::Condition;
 const PANICS_MAX: u32 = 3;
 /// After this many consecutive failures, a channel is reported as failed.
 const FAILURES_MAX: u32 = 5;
+
+/// Messages that one failed attempt moves to the fallback.
+const REROUTED_MAX: usize = 1_000;
+
+/// How a channel fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failing {
+    Rejects,
+    ForSomeTime,
+}
 
 /// What happens to a message after an attempt.
 enum Fate {
@@ -54,6 +66,7 @@ where
         let lane = notifier.lane();
         let mut changed = self.outbox.changed.subscribe();
         let mut trouble = Trouble::default();
+        let mut failing_since = None;
         let next = || self.outbox.next_message(&lane);
         while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
             let alert = match &message.what {
@@ -89,6 +102,7 @@ where
             match fate {
                 Fate::Accepted => {
                     trouble.over(&lane);
+                    failing_since = None;
                     self.channel_works(&lane, true);
                     let sent = match message.what {
                         What::Report(report) => Sent { root: report.sent.root.clone().or(root), ..report.sent },
@@ -102,6 +116,10 @@ where
                         self.channel_works(&lane, false);
                     }
                     let due_at = self.due_at(attempt, retry_after);
+                    let fails_for = at - *failing_since.get_or_insert(began);
+                    if fails_for >= self.outbox.routes.fallback_after.as_millis() as i64 {
+                        records.extend(self.rerouted(&lane, at));
+                    }
                     let lane = lane.clone();
                     records.push(Record::Tried { key, lane, attempt, due_at, revocation: None, row, at, panicked });
                     wait = Some(self.wait(trouble.count, retry_after));
@@ -136,6 +154,10 @@ where
                     );
                     self.metrics.channel_rejecting(&lane, true);
                     records.extend(self.silent_channel_notice(&lane, &reason, &message));
+                    let to = self.stand_ins(&lane, &message.key, Failing::Rejects);
+                    if !to.is_empty() && !message.effect.rerouted {
+                        records.push(Record::Rerouted { key: key.clone(), lane: lane.clone(), to, at });
+                    }
                     records.push(ended(key, &lane, row, None, at));
                 }
             }
@@ -154,7 +176,9 @@ where
             Err(failed) => failed,
         };
         let rejected = || {
-            let is_elsewhere = self.others_accept(lane) || self.outbox.inner().state.keeps_enough(lane);
+            let is_elsewhere = self.others_have(lane, &message.key)
+                || !self.stand_ins(lane, &message.key, Failing::Rejects).is_empty()
+                || self.outbox.inner().state.keeps_enough(lane);
             if is_elsewhere { Fate::GiveUp } else { Fate::Keep }
         };
         match error {
@@ -167,6 +191,51 @@ where
             DeliveryError::Permanent { reason, status } => Answer { status, ..Answer::of(rejected(), reason) },
             DeliveryError::Rejected { reason, words } => Answer { words, ..Answer::of(rejected(), reason) },
         }
+    }
+
+    /// Whether another channel that accepts alerts has this message.
+    fn others_have(&self, lane: &str, key: &str) -> bool {
+        let inner = self.outbox.inner();
+        let is_notice = thread_of(key).is_none();
+        let mut others = self.outbox.channels.iter().filter(|other| *other != lane && !inner.state.is_rejecting(other));
+        others
+            .any(|other| is_notice && self.outbox.notice_lanes().contains(other) || inner.state.has_message(key, other))
+    }
+
+    /// Lanes that send a message of `lane` instead: those of the first fallback channel that accepts alerts. Without one,
+    /// and if nobody else has a rejected message, all other channels that accept alerts.
+    fn stand_ins(&self, lane: &str, key: &str, failing: Failing) -> Vec<String> {
+        let own = name_of(lane);
+        let of = |name: &str| {
+            let inner = self.outbox.inner();
+            let lanes = self.outbox.channels.iter().filter(|other| name_of(other) == name && name != own);
+            let open = lanes.filter(|other| !inner.state.is_rejecting(other)).cloned().collect::<Vec<_>>();
+            open
+        };
+        let fallback = &self.outbox.routes.fallback;
+        if let Some(lanes) = fallback.iter().map(|name| of(name)).find(|lanes| !lanes.is_empty()) {
+            let inner = self.outbox.inner();
+            return lanes.into_iter().filter(|lane| !inner.state.has_message(key, lane)).collect();
+        }
+        if failing == Failing::ForSomeTime || self.others_have(lane, key) {
+            return Vec::new();
+        }
+        let inner = self.outbox.inner();
+        let others = self.outbox.channels.iter().filter(|other| *other != lane);
+        others.filter(|other| !inner.state.is_rejecting(other)).cloned().collect()
+    }
+
+    /// Asks the fallback to send what waits in a lane that has failed for some time.
+    fn rerouted(&self, lane: &str, now: i64) -> Vec<Record> {
+        if self.outbox.routes.fallback.is_empty() {
+            return Vec::new();
+        }
+        let stuck = self.outbox.inner().state.stuck_messages(lane, now, REROUTED_MAX);
+        let rerouted = stuck.into_iter().map(|key| {
+            let to = self.stand_ins(lane, &key, Failing::ForSomeTime);
+            Record::Rerouted { key, lane: lane.to_owned(), to, at: now }
+        });
+        rerouted.collect()
     }
 
     /// Whether another channel accepts alerts.

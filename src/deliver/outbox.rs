@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
+use super::routes::Routes;
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
@@ -36,6 +37,7 @@ pub struct Outbox {
     folder: PathBuf,
     /// One lane per channel and recipient.
     pub(super) channels: Vec<String>,
+    pub(super) routes: Routes,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
     /// Number of journal lines that could not be read at the start.
@@ -78,7 +80,34 @@ impl Outbox {
         let rewritten_bytes = journal.bytes();
         let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
-        Ok(Self { inner, folder: folder.to_owned(), channels, clock, changed, damaged })
+        let routes = Routes::default();
+        Ok(Self { inner, folder: folder.to_owned(), channels, routes, clock, changed, damaged })
+    }
+
+    /// The same with routes. Without them, every channel gets everything.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Routes) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// Lanes that get messages about `incident`: those of its route, and those that have messages about it already.
+    pub(super) fn lanes_of(&self, state: &State, incident: &Incident) -> Vec<String> {
+        let mut lanes = self.routes.of_incident(incident, &self.channels);
+        if let Some(thread) = state.threads.get(&incident.id.0) {
+            let earlier = thread.sent.keys().chain(thread.pending.keys());
+            for lane in earlier.filter(|lane| self.channels.contains(lane)) {
+                if !lanes.contains(lane) {
+                    lanes.push(lane.clone());
+                }
+            }
+        }
+        lanes
+    }
+
+    /// Lanes that get notices.
+    pub(super) fn notice_lanes(&self) -> Vec<String> {
+        self.routes.of_notice(&self.channels)
     }
 
     /// Number of deliveries that are not finished, without held ones (see [`Self::held`]).
@@ -223,7 +252,7 @@ impl port::Outbox for Outbox {
             if inner.state.has(&key) || !keys.insert(key.clone()) {
                 continue;
             }
-            let mut lanes = if incident.report { self.channels.clone() } else { Vec::new() };
+            let mut lanes = if incident.report { self.lanes_of(&inner.state, incident) } else { Vec::new() };
             if let Some(name) = revocation_key(incident).filter(|name| !asked.contains(name)) {
                 let given_up = || {
                     // A revocation that was given up is requested again if the incident continues.
@@ -270,7 +299,7 @@ impl port::Outbox for Outbox {
         let record = if self.channels.is_empty() {
             Record::Known { key }
         } else {
-            Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes: self.channels.clone() }
+            Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes: self.notice_lanes() }
         };
         inner.append(vec![record])?;
         drop(inner);

@@ -52,6 +52,8 @@ pub(super) enum Record {
         /// Channels that report the outcome of a revocation.
         channels: Vec<String>,
     },
+    /// The lane fails, so other channels send this message too.
+    Rerouted { key: String, lane: String, to: Vec<String>, at: i64 },
     /// The incident continues, so a held revocation is requested again earlier.
     Nudged { key: String, at: i64 },
     /// No further attempt is made.
@@ -124,6 +126,9 @@ pub(super) struct Effect {
     pub(crate) refusals: u32,
     #[serde(default)]
     pub(crate) hold: Option<Hold>,
+    /// Another channel was asked to send the same message.
+    #[serde(default)]
+    pub(crate) rerouted: bool,
 }
 
 /// Why the next attempt of a delivery is postponed.

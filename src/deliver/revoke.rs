@@ -206,7 +206,8 @@ where
             reason,
         );
         let (key, lane, at) = (task.key.clone(), REVOKE.to_owned(), self.clock.now_millis());
-        let (revocation, row, channels) = (Some(state), Some(row), self.outbox.channels.clone());
+        let channels = self.outbox.lanes_of(&self.outbox.inner().state, incident);
+        let (revocation, row) = (Some(state), Some(row));
         vec![match fate {
             Fate::Final => Record::Ended { key, lane, revocation, row, at, channels, sent: None },
             Fate::Retry { retry_after, panicked } => {
@@ -261,7 +262,7 @@ where
             caps.of_tenant, caps.total
         );
         let hour = self.clock.now_millis() / HOUR_MS;
-        self.notice(format!("capped-{hour}"), "The cap on revocations is reached", text, self.outbox.channels.clone())
+        self.notice(format!("capped-{hour}"), "The cap on revocations is reached", text, self.outbox.notice_lanes())
     }
 
     fn breaker_notice(&self, reason: &str, now: i64) -> Option<Record> {
@@ -270,7 +271,7 @@ where
              at a time. Until one succeeds, revoke at the provider.",
             self.settings.breaker_failures
         );
-        self.notice(format!("breaker-{now}"), "Revocation requests fail", text, self.outbox.channels.clone())
+        self.notice(format!("breaker-{now}"), "Revocation requests fail", text, self.outbox.notice_lanes())
     }
 }
 

@@ -10,8 +10,8 @@ mod tests;
 
 use self::data::{Call, Pending};
 pub(super) use self::data::{Settled, State};
-pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
-use self::keys::{item_of, thread_of};
+use self::keys::item_of;
+pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key, thread_of};
 pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, outcome};
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};
@@ -55,13 +55,23 @@ impl State {
                 self.update(&item, &lane, |effect| {
                     let refusals = effect.refusals + u32::from(hold == Hold::Refused);
                     let (called, hold) = (effect.called, Some(hold));
-                    *effect = Effect { attempts: attempt, due_at, called, tried_at: at, panics: 0, refusals, hold };
+                    *effect = Effect {
+                        attempts: attempt,
+                        due_at,
+                        called,
+                        tried_at: at,
+                        panics: 0,
+                        refusals,
+                        hold,
+                        rerouted: effect.rerouted,
+                    };
                 });
                 if hold == Hold::Rejected {
                     self.rejecting.insert(lane);
                 }
                 self.settle(&key, at, revocation, &channels);
             }
+            Record::Rerouted { key, lane, to, at } => self.reroute(&key, &lane, &to, at),
             Record::Nudged { key, at } => {
                 self.update(&Item::Revocation(key), REVOKE, |effect| {
                     effect.due_at = effect.due_at.min(at.max(effect.tried_at + NUDGE_WAIT_MS));

@@ -33,7 +33,7 @@ pub(super) fn item_of(lane: &str, key: &str) -> Item {
 }
 
 /// The incident of a change or message with this key, which begins with `INC-` and 16 hexadecimal digits.
-pub(super) fn thread_of(key: &str) -> Option<u64> {
+pub(in crate::deliver) fn thread_of(key: &str) -> Option<u64> {
     u64::from_str_radix(key.strip_prefix("INC-")?.get(..16)?, 16).ok()
 }
 

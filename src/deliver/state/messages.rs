@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::data::{Pending, Settled, State};
-use super::keys::{Item, revocation_key};
+use super::keys::{Item, item_of, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
 use crate::millis::MINUTE_MS;
 use crate::port::{Notice, Revocation};
@@ -130,6 +130,54 @@ impl State {
         if let Some(thread) = self.threads.get_mut(&incident) {
             thread.pending.insert(lane.to_owned(), effect);
         }
+    }
+
+    /// Asks the lanes `to` to send a message of `lane` as well. Those that have it already are not asked.
+    pub(super) fn reroute(&mut self, key: &str, lane: &str, to: &[String], at: i64) {
+        let item = item_of(lane, key);
+        self.update(&item, lane, |effect| effect.rerouted = true);
+        for lane in to.iter().filter(|lane| !self.has_message(key, lane)).cloned().collect::<Vec<_>>() {
+            match &item {
+                Item::Thread(id) => self.request(*id, &lane, at, at),
+                Item::Notice(key) => {
+                    let effect = Effect { due_at: at, ..Effect::default() };
+                    let Some(notice) = self.notices.get_mut(key) else { continue };
+                    notice.lanes.insert(lane.clone(), effect.clone());
+                    let number = notice.number;
+                    self.index(&lane, &effect, number, item.clone(), None);
+                }
+                Item::Revocation(_) => {}
+            }
+        }
+    }
+
+    /// Whether `lane` has sent the incident or notice of this message, or is to send it.
+    pub(in crate::deliver) fn has_message(&self, key: &str, lane: &str) -> bool {
+        match item_of(lane, key) {
+            Item::Thread(id) => self
+                .threads
+                .get(&id)
+                .is_some_and(|thread| thread.pending.contains_key(lane) || thread.sent.contains_key(lane)),
+            Item::Notice(key) => self.notices.get(&key).is_some_and(|notice| notice.lanes.contains_key(lane)),
+            Item::Revocation(_) => false,
+        }
+    }
+
+    /// Keys of at most `max` messages of `lane` that are due at `now` and that no other channel was asked to send.
+    pub(in crate::deliver) fn stuck_messages(&self, lane: &str, now: i64, max: usize) -> Vec<String> {
+        let due = self.lanes.get(lane).into_iter().flatten().filter(|due| due.at <= now);
+        due.filter_map(|due| match &due.item {
+            Item::Thread(id) => {
+                let thread = self.threads.get(id)?;
+                thread.pending.get(lane).filter(|effect| !effect.rerouted).map(|_| thread.key.clone())
+            }
+            Item::Notice(key) => {
+                self.notices.get(key)?.lanes.get(lane).filter(|effect| !effect.rerouted).map(|_| key.clone())
+            }
+            Item::Revocation(_) => None,
+        })
+        .take(max)
+        .collect()
     }
 
     pub(super) fn place_notice(&mut self, key: String, notice: Notice, pending: BTreeMap<String, Effect>) {
