@@ -9,6 +9,7 @@
 
 mod alert;
 mod deliverer;
+mod fallback;
 mod journal;
 mod lane;
 pub(crate) mod line;

@@ -1,14 +1,15 @@
 //! The lane of a channel. Each message is sent until the channel accepts it or it is given up.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::deliverer::Deliverer;
+use super::fallback::Failing;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What};
 use super::record::{Hold, REVOKE, Record, Sent};
-use super::routes::name_of;
-use super::state::thread_of;
 use crate::millis::HOUR_MS;
 use crate::port::{Accepted, ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
@@ -18,21 +19,26 @@ const PANICS_MAX: u32 = 3;
 /// After this many consecutive failures, a channel is reported as failed.
 const FAILURES_MAX: u32 = 5;
 
-/// Messages that one failed attempt moves to the fallback.
-const REROUTED_MAX: usize = 1_000;
+/// A channel, and how it does.
+struct Channel<'a> {
+    notifier: &'a dyn Notifier,
+    lane: String,
+    trouble: Trouble,
+    /// Time of the first of its consecutive failures, milliseconds since the epoch, wall clock.
+    failing_since: Option<i64>,
+}
 
-/// How a channel fails.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Failing {
-    Rejects,
-    ForSomeTime,
+impl<'a> Channel<'a> {
+    fn of(notifier: &'a dyn Notifier) -> Self {
+        Self { notifier, lane: notifier.lane(), trouble: Trouble::default(), failing_since: None }
+    }
 }
 
 /// What happens to a message after an attempt.
 enum Fate {
     Accepted,
     Retry {
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<Duration>,
     },
     /// Held, and sent again after a day.
     Keep,
@@ -63,10 +69,9 @@ where
     S::Rows: 'static,
 {
     pub(super) async fn send_alerts(&self, notifier: &dyn Notifier, mut stop: watch::Receiver<bool>) {
-        let lane = notifier.lane();
+        let mut channel = Channel::of(notifier);
+        let lane = channel.lane.clone();
         let mut changed = self.outbox.changed.subscribe();
-        let mut trouble = Trouble::default();
-        let mut failing_since = None;
         let next = || self.outbox.next_message(&lane);
         while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
             let alert = match &message.what {
@@ -75,97 +80,109 @@ where
             };
             let began = self.clock.now_millis();
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
-            let Answer { fate, status, reason, words, panicked, root } = self.classify(&lane, &message, answer);
-            let outcome = match fate {
-                Fate::Accepted => ActionOutcome::Done,
-                Fate::Retry { .. } => ActionOutcome::Retry,
-                Fate::Keep | Fate::GiveUp => ActionOutcome::Failed,
-            };
-            self.metrics.delivered(notifier.name(), outcome);
-            let attempt = message.effect.attempts + 1;
-            let row = self.row(
-                Attempt {
-                    action_id: format!("{}/{lane}", message.key),
-                    incident: if let What::Report(report) = &message.what { Some(&report.incident) } else { None },
-                    kind: format!("alert_{}", notifier.name()),
-                    target: notifier.target(),
-                    number: attempt,
-                    outcome,
-                    status,
-                },
-                began,
-                if words.is_empty() { reason.clone() } else { format!("{reason}: {words}") },
-            );
-            let (key, at, row) = (message.key.clone(), self.clock.now_millis(), Some(row));
-            let mut records = Vec::new();
-            let mut wait = None;
-            match fate {
-                Fate::Accepted => {
-                    trouble.over(&lane);
-                    failing_since = None;
-                    self.channel_works(&lane, true);
-                    let sent = match message.what {
-                        What::Report(report) => Sent { root: report.sent.root.clone().or(root), ..report.sent },
-                        What::Notice(_) => Sent::of_notice(at),
-                    };
-                    records.push(ended(key, &lane, row, Some(sent), at));
-                }
-                Fate::Retry { retry_after } => {
-                    trouble.again(&lane, &reason);
-                    if trouble.count >= FAILURES_MAX && !self.others_accept(&lane) {
-                        self.channel_works(&lane, false);
-                    }
-                    let due_at = self.due_at(attempt, retry_after);
-                    let fails_for = at - *failing_since.get_or_insert(began);
-                    if fails_for >= self.outbox.routes.fallback_after.as_millis() as i64 {
-                        records.extend(self.rerouted(&lane, at));
-                    }
-                    let lane = lane.clone();
-                    records.push(Record::Tried { key, lane, attempt, due_at, revocation: None, row, at, panicked });
-                    wait = Some(self.wait(trouble.count, retry_after));
-                }
-                Fate::Keep => {
-                    tracing::error!(
-                        channel = lane,
-                        alert = key,
-                        reason,
-                        "the channel rejects a message, which is sent again after a day"
-                    );
-                    self.channel_works(&lane, false);
-                    records.extend(self.silent_channel_notice(&lane, &reason, &message));
-                    records.push(Record::Held {
-                        key,
-                        lane: lane.clone(),
-                        attempt,
-                        at,
-                        due_at: at + self.settings.rejected_retry.wait(1).as_millis() as i64,
-                        hold: Hold::Rejected,
-                        revocation: None,
-                        row,
-                        channels: Vec::new(),
-                    });
-                }
-                Fate::GiveUp => {
-                    tracing::error!(
-                        channel = lane,
-                        alert = key,
-                        reason,
-                        "the channel rejects a message, which is given up"
-                    );
-                    self.metrics.channel_rejecting(&lane, true);
-                    records.extend(self.silent_channel_notice(&lane, &reason, &message));
-                    let to = self.stand_ins(&lane, &message.key, Failing::Rejects);
-                    if !to.is_empty() && !message.effect.rerouted {
-                        records.push(Record::Rerouted { key: key.clone(), lane: lane.clone(), to, at });
-                    }
-                    records.push(ended(key, &lane, row, None, at));
-                }
-            }
+            let answer = self.classify(&lane, &message, answer);
+            let (records, wait) = self.concluded(&mut channel, message, answer, began);
             self.record(&lane, records, &stop).await;
             if let Some(wait) = wait {
                 self.pause(wait, &mut stop).await;
             }
         }
+    }
+
+    /// Records of an attempt that began at `began`, and how long the lane then waits.
+    fn concluded(
+        &self,
+        channel: &mut Channel<'_>,
+        message: Message,
+        answer: Answer,
+        began: i64,
+    ) -> (Vec<Record>, Option<Duration>) {
+        let row = self.row_of(channel, &message, &answer, began);
+        let Answer { fate, reason, panicked, root, .. } = answer;
+        let Channel { lane, trouble, .. } = channel;
+        let (key, at, row) = (message.key.clone(), self.clock.now_millis(), Some(row));
+        let attempt = message.effect.attempts + 1;
+        let mut records = Vec::new();
+        let mut wait = None;
+        match fate {
+            Fate::Accepted => {
+                trouble.over(lane);
+                channel.failing_since = None;
+                self.channel_works(lane, true);
+                let sent = match message.what {
+                    What::Report(report) => Sent { root: report.sent.root.clone().or(root), ..report.sent },
+                    What::Notice(_) => Sent::of_notice(at),
+                };
+                records.push(ended(key, lane, row, Some(sent), at));
+            }
+            Fate::Retry { retry_after } => {
+                trouble.again(lane, &reason);
+                if trouble.count >= FAILURES_MAX && !self.others_accept(lane) {
+                    self.channel_works(lane, false);
+                }
+                wait = Some(self.wait(trouble.count, retry_after));
+                if at - *channel.failing_since.get_or_insert(began) >= self.fallback_after_ms() {
+                    records.extend(self.rerouted(lane, at));
+                }
+                let (lane, due_at) = (lane.clone(), self.due_at(attempt, retry_after));
+                records.push(Record::Tried { key, lane, attempt, due_at, revocation: None, row, at, panicked });
+            }
+            Fate::Keep => {
+                let what = "the channel rejects a message, which is sent again after a day";
+                tracing::error!(channel = lane, alert = key, reason, "{what}");
+                self.channel_works(lane, false);
+                records.extend(self.silent_channel_notice(lane, &reason, &message));
+                records.push(Record::Held {
+                    key,
+                    lane: lane.clone(),
+                    attempt,
+                    at,
+                    due_at: at + self.settings.rejected_retry.wait(1).as_millis() as i64,
+                    hold: Hold::Rejected,
+                    revocation: None,
+                    row,
+                    channels: Vec::new(),
+                });
+            }
+            Fate::GiveUp => {
+                tracing::error!(
+                    channel = lane,
+                    alert = key,
+                    reason,
+                    "the channel rejects a message, which is given up"
+                );
+                self.metrics.channel_rejecting(lane, true);
+                records.extend(self.silent_channel_notice(lane, &reason, &message));
+                let to = self.stand_ins(lane, &message.key, Failing::Rejects);
+                if !to.is_empty() && !message.effect.rerouted {
+                    records.push(Record::Rerouted { key: key.clone(), lane: lane.clone(), to, at });
+                }
+                records.push(ended(key, lane, row, None, at));
+            }
+        }
+        (records, wait)
+    }
+
+    /// The row of an attempt, which is counted.
+    fn row_of(&self, channel: &Channel<'_>, message: &Message, answer: &Answer, began: i64) -> ActionRow {
+        let Channel { notifier, lane, .. } = channel;
+        let outcome = match answer.fate {
+            Fate::Accepted => ActionOutcome::Done,
+            Fate::Retry { .. } => ActionOutcome::Retry,
+            Fate::Keep | Fate::GiveUp => ActionOutcome::Failed,
+        };
+        self.metrics.delivered(notifier.name(), outcome);
+        let attempt = Attempt {
+            action_id: format!("{}/{lane}", message.key),
+            incident: if let What::Report(report) = &message.what { Some(&report.incident) } else { None },
+            kind: format!("alert_{}", notifier.name()),
+            target: notifier.target(),
+            number: message.effect.attempts + 1,
+            outcome,
+            status: answer.status,
+        };
+        let Answer { reason, words, .. } = answer;
+        self.row(attempt, began, if words.is_empty() { reason.clone() } else { format!("{reason}: {words}") })
     }
 
     fn classify(&self, lane: &str, message: &Message, answer: Result<Accepted, Failed>) -> Answer {
@@ -191,51 +208,6 @@ where
             DeliveryError::Permanent { reason, status } => Answer { status, ..Answer::of(rejected(), reason) },
             DeliveryError::Rejected { reason, words } => Answer { words, ..Answer::of(rejected(), reason) },
         }
-    }
-
-    /// Whether another channel that accepts alerts has this message.
-    fn others_have(&self, lane: &str, key: &str) -> bool {
-        let inner = self.outbox.inner();
-        let is_notice = thread_of(key).is_none();
-        let mut others = self.outbox.channels.iter().filter(|other| *other != lane && !inner.state.is_rejecting(other));
-        others
-            .any(|other| is_notice && self.outbox.notice_lanes().contains(other) || inner.state.has_message(key, other))
-    }
-
-    /// Lanes that send a message of `lane` instead: those of the first fallback channel that accepts alerts. Without one,
-    /// and if nobody else has a rejected message, all other channels that accept alerts.
-    fn stand_ins(&self, lane: &str, key: &str, failing: Failing) -> Vec<String> {
-        let own = name_of(lane);
-        let of = |name: &str| {
-            let inner = self.outbox.inner();
-            let lanes = self.outbox.channels.iter().filter(|other| name_of(other) == name && name != own);
-            let open = lanes.filter(|other| !inner.state.is_rejecting(other)).cloned().collect::<Vec<_>>();
-            open
-        };
-        let fallback = &self.outbox.routes.fallback;
-        if let Some(lanes) = fallback.iter().map(|name| of(name)).find(|lanes| !lanes.is_empty()) {
-            let inner = self.outbox.inner();
-            return lanes.into_iter().filter(|lane| !inner.state.has_message(key, lane)).collect();
-        }
-        if failing == Failing::ForSomeTime || self.others_have(lane, key) {
-            return Vec::new();
-        }
-        let inner = self.outbox.inner();
-        let others = self.outbox.channels.iter().filter(|other| *other != lane);
-        others.filter(|other| !inner.state.is_rejecting(other)).cloned().collect()
-    }
-
-    /// Asks the fallback to send what waits in a lane that has failed for some time.
-    fn rerouted(&self, lane: &str, now: i64) -> Vec<Record> {
-        if self.outbox.routes.fallback.is_empty() {
-            return Vec::new();
-        }
-        let stuck = self.outbox.inner().state.stuck_messages(lane, now, REROUTED_MAX);
-        let rerouted = stuck.into_iter().map(|key| {
-            let to = self.stand_ins(lane, &key, Failing::ForSomeTime);
-            Record::Rerouted { key, lane: lane.to_owned(), to, at: now }
-        });
-        rerouted.collect()
     }
 
     /// Whether another channel accepts alerts.

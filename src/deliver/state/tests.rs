@@ -75,6 +75,7 @@ enum Op {
     Change { id: u64, victim: u32, revokes: bool },
     Message { id: u64, lane: &'static str, accepted: Option<bool> },
     Revocation { id: u64, victim: u32, to: u8 },
+    Reroute { id: u64 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -87,6 +88,7 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         (id.clone(), prop_oneof![Just("a"), Just("b")], any::<Option<bool>>())
             .prop_map(|(id, lane, accepted)| Op::Message { id, lane, accepted }),
+        id.clone().prop_map(|id| Op::Reroute { id }),
         (id, victim, 0_u8..7).prop_map(|(id, victim, to)| Op::Revocation { id, victim, to }),
     ]
 }
@@ -96,7 +98,9 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
         Op::Change { id, victim, revokes } => {
             let incident = incident(id, victim);
             let is_known = state.has(&change_key(&incident));
-            let lanes: &[&str] = if revokes { &["a", "b", REVOKE] } else { &["a", "b"] };
+            // Lane `b` gets other incidents only by a reroute.
+            let channels: &[&str] = if id == 3 { &["a"] } else { &["a", "b"] };
+            let lanes = &*[channels, if revokes { &[REVOKE] } else { &[] }].concat();
             (!is_known).then(|| taken(incident, at, lanes))
         }
         Op::Message { id, lane, accepted } => {
@@ -118,6 +122,10 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                     Record::Held { key, lane, attempt: 1, at, due_at, hold, revocation, row, channels }
                 }
             })
+        }
+        Op::Reroute { id } => {
+            let key = state.threads.get(&id)?.key.clone();
+            Some(Record::Rerouted { key, lane: "a".to_owned(), to: vec!["b".to_owned()], at })
         }
         Op::Revocation { id, victim, to } => {
             let key = change_key(&incident(id, victim));

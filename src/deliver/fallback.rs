@@ -1,0 +1,68 @@
+//! Messages of a channel that fails: other channels send them instead.
+
+use super::deliverer::Deliverer;
+use super::record::Record;
+use super::routes::name_of;
+use super::state::thread_of;
+use crate::port::Store;
+
+/// Messages that one failed attempt moves to the fallback.
+const REROUTED_MAX: usize = 1_000;
+
+/// How a channel fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failing {
+    Rejects,
+    ForSomeTime,
+}
+
+impl<S: Store> Deliverer<S> {
+    /// Time for which a channel has failed when its messages go to the fallback, milliseconds.
+    pub(super) fn fallback_after_ms(&self) -> i64 {
+        i64::try_from(self.outbox.routes.fallback_after.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether another channel that accepts alerts has this message.
+    pub(super) fn others_have(&self, lane: &str, key: &str) -> bool {
+        let inner = self.outbox.inner();
+        let is_notice = thread_of(key).is_none();
+        let mut others = self.outbox.channels.iter().filter(|other| *other != lane && !inner.state.is_rejecting(other));
+        others
+            .any(|other| is_notice && self.outbox.notice_lanes().contains(other) || inner.state.has_message(key, other))
+    }
+
+    /// Lanes that send a message of `lane` instead: those of the first fallback channel that accepts alerts. Without one,
+    /// and if nobody else has a rejected message, all other channels that accept alerts.
+    pub(super) fn stand_ins(&self, lane: &str, key: &str, failing: Failing) -> Vec<String> {
+        let own = name_of(lane);
+        let of = |name: &str| {
+            let inner = self.outbox.inner();
+            let lanes = self.outbox.channels.iter().filter(|other| name_of(other) == name && name != own);
+            lanes.filter(|other| !inner.state.is_rejecting(other)).cloned().collect::<Vec<_>>()
+        };
+        let fallback = &self.outbox.routes.fallback;
+        if let Some(lanes) = fallback.iter().map(|name| of(name)).find(|lanes| !lanes.is_empty()) {
+            let inner = self.outbox.inner();
+            return lanes.into_iter().filter(|lane| !inner.state.has_message(key, lane)).collect();
+        }
+        if failing == Failing::ForSomeTime || self.others_have(lane, key) {
+            return Vec::new();
+        }
+        let inner = self.outbox.inner();
+        let others = self.outbox.channels.iter().filter(|other| *other != lane);
+        others.filter(|other| !inner.state.is_rejecting(other)).cloned().collect()
+    }
+
+    /// Asks the fallback to send what waits in a lane that has failed for some time.
+    pub(super) fn rerouted(&self, lane: &str, now: i64) -> Vec<Record> {
+        if self.outbox.routes.fallback.is_empty() {
+            return Vec::new();
+        }
+        let stuck = self.outbox.inner().state.stuck_messages(lane, now, REROUTED_MAX);
+        let rerouted = stuck.into_iter().map(|key| {
+            let to = self.stand_ins(lane, &key, Failing::ForSomeTime);
+            Record::Rerouted { key, lane: lane.to_owned(), to, at: now }
+        });
+        rerouted.collect()
+    }
+}
