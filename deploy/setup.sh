@@ -3,7 +3,7 @@
 #
 #   deploy/setup.sh run             build tools, the ClickHouse engine and GeoIP data, for the service and the demo
 #   deploy/setup.sh test            the same, and Apache Kafka and a mail server for the tests
-#   deploy/setup.sh slow            the same, and cargo-fuzz and Keycloak
+#   deploy/setup.sh slow            the same, and cargo-fuzz, Keycloak and nginx
 #   deploy/setup.sh lint            build tools, cargo-deny, rustfmt and clippy
 #   deploy/setup.sh convert BINARY  converts the fetched CSV files of networks to .mmdb files with `BINARY geoip build`
 #
@@ -39,7 +39,7 @@ main() {
         'run 1' | 'demo 1') parts=(engine geoip) ;;
         'test 1') parts=(engine geoip kafka mail) ;;
         'lint 1') parts=(lint) ;;
-        'slow 1') parts=(engine geoip kafka mail fuzz keycloak) ;;
+        'slow 1') parts=(engine geoip kafka mail fuzz keycloak nginx) ;;
         'convert 2') ;;
         *)
             sed -n '4,8s/^# *//p' deploy/setup.sh >&2
@@ -90,6 +90,7 @@ need_system_packages() {
         have_java || packages+=(default-jre-headless)
         have_jars || have mvn || packages+=(maven)
     fi
+    if wants nginx; then have nginx || packages+=(nginx-light); fi
     if wants keycloak && ! is_current keycloak "$keycloak"; then have mvn || packages+=(maven); fi
     [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 }

@@ -7,8 +7,8 @@
 //! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
-//! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`by_hand`], [`evidence`], [`config`], [`telemetry`]
+//! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`state_dir`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`by_hand`], [`evidence`], [`gate`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -55,6 +55,7 @@ mod outgoing;
 pub mod port;
 pub mod retry;
 
+mod denylist;
 pub mod enrich;
 pub mod notify;
 pub mod revoke;
@@ -68,6 +69,7 @@ pub mod cli;
 pub mod config;
 pub mod deliver;
 mod evidence;
+mod gate;
 pub mod lab;
 pub mod pipeline;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 mod background;
 mod condition;
+mod denylist;
 mod radius;
 mod snapshots;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
+pub use self::denylist::{Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
 pub use self::radius::Radius;
 pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
 pub use self::snapshots::{

@@ -19,6 +19,7 @@ use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub(crate) use self::delivery::Checked;
 pub use self::health::Health;
 pub use self::metrics::Metrics;
 pub(crate) use self::metrics::StoreState;

@@ -241,7 +241,7 @@ pub struct Victim {
 pub(crate) const VICTIMS_MAX: usize = 100;
 
 /// Target of a revocation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     Token(String),

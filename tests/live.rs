@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
+#[path = "live/denylist.rs"]
+mod denylist;
 #[path = "live/outage.rs"]
 mod outage;
 #[path = "live/readiness.rs"]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::denylist;
 use super::failure::Failure;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
+use crate::denylist::DenyingRevoker;
 use crate::notify::{Email, Webhook, open_channel};
 use crate::port::{self, Clock, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
@@ -53,7 +55,8 @@ impl Delivery {
                 .push("alerts are not sent: no [alert.email], [alert.webhook] or [alert.channel.NAME] is configured");
         }
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
-            warnings.push("tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] is missing");
+            warnings
+                .push("tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] and [denylist] are missing");
         }
         warnings.extend(self.revoker.iter().flat_map(|revoker| doubts(config, &**revoker)));
         warnings
@@ -115,8 +118,16 @@ pub(super) fn notifiers(
     Ok(notifiers)
 }
 
-/// The revoker, if one is configured.
+/// What revokes: the denylist and the provider, as far as they are configured.
 pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
+    let provider = provider(config, clock)?;
+    let (Some(log), Some(section)) = (denylist::open(config)?, &config.denylist) else { return Ok(provider) };
+    let keep_ms = denylist::keep_ms(section);
+    Ok(Some(Arc::new(DenyingRevoker::new(log, Arc::clone(clock), keep_ms, provider))))
+}
+
+/// The provider that revokes, if one is configured.
+pub(super) fn provider(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
     let revoker = HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?;
     if let Some(radius) = revoker.radius()

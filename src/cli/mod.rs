@@ -3,6 +3,7 @@
 mod alert;
 mod delivery;
 pub(crate) mod demo;
+pub(crate) mod denylist;
 pub(crate) mod evaluate;
 pub(crate) mod explain;
 mod failure;
@@ -60,6 +61,7 @@ enum Command {
     State(state::Arguments),
     Notify(notify::Arguments),
     PauseActions(pause::Arguments),
+    Denylist(denylist::Arguments),
     Topics(topics::Arguments),
     Geoip(geoip::Arguments),
 }
@@ -95,6 +97,7 @@ impl Cli {
             Command::State(arguments) => state::run(&arguments),
             Command::Notify(arguments) => notify::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
+            Command::Denylist(arguments) => denylist::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),
         }

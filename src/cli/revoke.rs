@@ -115,7 +115,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let revoker = delivery::revoker(&config, &clock)?.ok_or_else(|| {
         Failure::Configuration(
-            "there is no [revoke.http], so no provider is known; docs/response.md lists presets".into(),
+            "there is no [revoke.http] or [denylist] to revoke with; docs/response.md lists presets of providers"
+                .into(),
         )
     })?;
     let folder = match &arguments.journal {

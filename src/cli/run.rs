@@ -10,10 +10,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use super::delivery;
 use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
+use super::{delivery, denylist};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -118,7 +118,8 @@ fn serve(
         };
         admin::serve(config.admin.listen, pages).await.map_err(|error| {
             Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
-        })
+        })?;
+        denylist::serve(config, &hasher, &clock, &metrics, &health).await
     })?;
     if let Some(dir) = config.rules_dir.clone() {
         let follower = Follower {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::sanitize;
-use crate::source::kafka::{self, Finding, KafkaSettings, Level};
+use crate::source::kafka::{self, DenylistTopic, Finding, KafkaSettings, Level};
 
 /// Create our own topics, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, and <prefix>.state if state_topic is set.
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state if state_topic is set, and <prefix>.denylist if there is a [denylist].
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -39,10 +39,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (Command::Create(options) | Command::Check(options)) = &arguments.command;
     let config = Config::load(Some(&options.config))?;
     let kafka = settings(&config)?;
-    let findings = match arguments.command {
+    let mut findings = match arguments.command {
         Command::Create(_) => kafka::create(kafka)?,
         Command::Check(_) => kafka::check(kafka)?,
     };
+    if config.denylist.is_some() {
+        findings.push(match arguments.command {
+            Command::Create(_) => DenylistTopic::create(kafka)?,
+            Command::Check(_) => DenylistTopic::check(kafka)?,
+        });
+    }
     let text = if std::io::stdout().is_terminal() { table(&findings) } else { lines(&findings) };
     write!(std::io::stdout(), "{text}").map_err(|error| Failure::output("to stdout", &error))?;
     match findings.iter().filter(|finding| finding.level == Level::Failed).count() {

@@ -162,7 +162,10 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
         }
         Err(error) => report.failed("alerts", &error.to_string(), Kind::Configuration)?,
     }
-    match (delivery::revoker(config, &clock), config.revoke.mode) {
+    if let Some(denylist) = &config.denylist {
+        Report::ok("denylist", &format!("for gateways at http://{}/check", denylist.listen))?;
+    }
+    match (delivery::provider(config, &clock), config.revoke.mode) {
         (Ok(Some(revoker)), mode) => {
             for warning in delivery::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
@@ -173,8 +176,11 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
             let about = revoker.about().map_or_else(String::new, |about| format!("; {about}"));
             Report::ok("revocation", &format!("in mode {}{about}", mode.as_str()))
         }
+        (Ok(None), Mode::Enforce) if config.denylist.is_some() => {
+            Report::ok("revocation", "by the denylist only; no provider is configured")
+        }
         (Ok(None), Mode::Enforce) => {
-            let reason = "revoke.mode is enforce, and there is no [revoke.http] to revoke with";
+            let reason = "revoke.mode is enforce, and there is no [revoke.http] or [denylist] to revoke with";
             report.failed("revocation", reason, Kind::Configuration)
         }
         (Ok(None), _) => Report::ok("revocation", "no provider is configured"),

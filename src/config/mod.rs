@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub(crate) use self::alert::AlertSection;
 use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
-    Admin, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
+    Admin, DenylistSection, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
 };
 pub(crate) use self::tree::{ConfigError, nearest};
 use self::tree::{Places, Tree};
@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreSettings,
     pub(crate) alert: AlertSection,
     pub(crate) revoke: Revoke,
+    /// Without it, there is no denylist.
+    pub(crate) denylist: Option<DenylistSection>,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
     pub(crate) snapshots: SnapshotSection,
@@ -250,6 +252,9 @@ impl Config {
         }
         if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {
             return wrong("snapshots.interval_ms", "must be between 1000 (1 s) and 86400000 (1 day)");
+        }
+        if let Some(Err((key, problem))) = self.denylist.as_ref().map(DenylistSection::check) {
+            return wrong(key, problem);
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
             return wrong(

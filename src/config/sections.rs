@@ -147,6 +147,60 @@ impl Default for SnapshotSection {
     }
 }
 
+/// The denylist, and the endpoint at which gateways check tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DenylistSection {
+    pub(crate) listen: SocketAddr,
+    /// Allows an address that is reachable from other machines. Requests contain tokens and are not encrypted.
+    pub(crate) allow_plaintext: bool,
+    /// Time for which a revoked token or grant is denied.
+    pub(crate) keep_hours: u32,
+    /// Claims of a JWT that contain the `token_id` and `family_id` of the events.
+    pub(crate) token_claim: String,
+    pub(crate) grant_claim: String,
+    /// The tenant of all requests. At most one of the three keys is set. Without any, the tenant of events without
+    /// `tenant_id`.
+    pub(crate) tenant: Option<String>,
+    /// Claim of a JWT that contains the `tenant_id` of the events.
+    pub(crate) tenant_claim: Option<String>,
+    /// Header that the gateway sets to the tenant.
+    pub(crate) tenant_header: Option<String>,
+}
+
+impl Default for DenylistSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9465),
+            allow_plaintext: false,
+            keep_hours: 24,
+            token_claim: "jti".to_owned(),
+            grant_claim: "sid".to_owned(),
+            tenant: None,
+            tenant_claim: None,
+            tenant_header: None,
+        }
+    }
+}
+
+impl DenylistSection {
+    /// Checks what the types do not ensure. The error is the key and the problem of its value.
+    pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        if !self.listen.ip().is_loopback() && !self.allow_plaintext {
+            let problem = "is reachable from other machines, and requests contain tokens: listen on 127.0.0.1 beside the \
+                           gateway, or set `denylist.allow_plaintext = true` in a network that encrypts";
+            return Err(("denylist.listen", problem));
+        }
+        if !(1..=8_760).contains(&self.keep_hours) {
+            return Err(("denylist.keep_hours", "must be between 1 and 8760 (365 days)"));
+        }
+        if [&self.tenant, &self.tenant_claim, &self.tenant_header].into_iter().flatten().count() > 1 {
+            return Err(("denylist", "has more than one of tenant, tenant_claim and tenant_header; keep one"));
+        }
+        Ok(())
+    }
+}
+
 /// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -171,7 +171,7 @@ where
                 let reason = format!("the provider is not configured to revoke a {}", target.kind());
                 return Some(Progress::refused(reason, 0));
             }
-            _ => return Some(Progress::refused("no [revoke.http] is configured".to_owned(), 0)),
+            _ => return Some(Progress::refused("no [revoke.http] or [denylist] is configured".to_owned(), 0)),
         }
         if task.effect.called {
             return None;

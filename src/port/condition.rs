@@ -39,10 +39,12 @@ pub enum Condition {
     LaneEnded,
     /// An alert channel rejects alerts.
     Channel,
+    /// New entries of the denylist cannot be read.
+    Denylist,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -61,6 +63,7 @@ impl Condition {
         Self::Lane,
         Self::LaneEnded,
         Self::Channel,
+        Self::Denylist,
     ];
 
     /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
@@ -84,6 +87,7 @@ impl Condition {
             Self::Lane => "lane",
             Self::LaneEnded => "lane_ended",
             Self::Channel => "channel",
+            Self::Denylist => "denylist",
         }
     }
 
@@ -110,6 +114,7 @@ impl Condition {
             Self::Lane => "the delivery lane has failed and is being restarted",
             Self::LaneEnded => "the delivery lane has ended; restart the process",
             Self::Channel => "the alert channel rejects alerts",
+            Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
         }
     }
 

@@ -20,6 +20,31 @@ pub(super) struct Delivery {
     revocations_paused: Gauge,
     alerts: Family<Labels<2>, Counter>,
     revocations: Family<Labels<1>, Counter>,
+    denylist_checks: Family<Labels<1>, Counter>,
+    denylist_entries: Gauge,
+}
+
+/// Result of a check against the denylist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// The token is not on the denylist.
+    Accepted,
+    Denied,
+    /// The request has no token.
+    NoToken,
+    /// The denylist is not read yet.
+    NotReady,
+}
+
+impl Checked {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Denied => "denied",
+            Self::NoToken => "no_token",
+            Self::NotReady => "not_ready",
+        }
+    }
 }
 
 impl Delivery {
@@ -40,12 +65,15 @@ impl Delivery {
             "1 while requests to the revocation provider are suspended because they fail",
         );
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are paused by an operator");
+        let denylist_entries =
+            gauge("denylist_entries", "Tokens and grants on the denylist, of which some may have expired");
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
             family
         };
         let revocations = family("revocations", "Revocations requested or not requested, by outcome");
+        let denylist_checks = family("denylist_checks", "Requests of gateways to the denylist endpoint, by result");
         let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
         let channel_rejecting = Family::<Labels<1>, Gauge>::default();
         let help = "1 while a channel rejects alerts or fails repeatedly";
@@ -62,6 +90,8 @@ impl Delivery {
             revocations_paused,
             alerts,
             revocations,
+            denylist_checks,
+            denylist_entries,
         }
     }
 
@@ -70,6 +100,12 @@ impl Delivery {
         self.alerts
             .get_or_create(&[("channel", channel.to_owned().into()), ("outcome", outcome.as_str().into())])
             .inc();
+    }
+
+    /// Counts a check against a denylist with `entries`.
+    pub(super) fn denylist_checked(&self, checked: Checked, entries: usize) {
+        self.denylist_checks.get_or_create(&[("result", checked.name().into())]).inc();
+        self.denylist_entries.set(entries as i64);
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.

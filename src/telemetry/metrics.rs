@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::delivery::Delivery;
+use super::delivery::{Checked, Delivery};
 use super::health::Health;
 use super::label::Labels;
 use super::notes::Notes;
@@ -432,6 +432,11 @@ impl Metrics {
     /// Counts an attempt to send an alert.
     pub(crate) fn delivered(&self, channel: &str, outcome: ActionOutcome) {
         self.delivery.delivered(channel, outcome);
+    }
+
+    /// Counts a check against a denylist with `entries`.
+    pub(crate) fn denylist_checked(&self, checked: Checked, entries: usize) {
+        self.delivery.denylist_checked(checked, entries);
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.

@@ -23,20 +23,20 @@ pub(super) fn failed(error: KafkaError) -> io::Error {
     io::Error::other(error)
 }
 
-/// Context of a reader, for which the end of the partition is no error.
-struct Reader;
+/// Context of a client that reports its errors to its caller.
+pub(super) struct Quiet;
 
-impl ClientContext for Reader {
+impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_of_client(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka consumer");
+        tracing::debug!(%error, reason, "kafka client");
     }
 }
 
-impl ConsumerContext for Reader {}
+impl ConsumerContext for Quiet {}
 
 /// Omits the warnings about properties, which other clients log at the start: the clients of this module are made again
 /// and again.
@@ -48,7 +48,7 @@ pub(super) fn log_of_client(level: RDKafkaLogLevel, facility: &str, message: &st
 
 /// A partition of the topic, read without a group.
 pub(super) struct Log {
-    consumer: BaseConsumer<Reader>,
+    consumer: BaseConsumer<Quiet>,
     topic: Arc<str>,
     partition: i32,
 }
@@ -63,7 +63,7 @@ impl Log {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error");
-        let consumer = BaseConsumer::from_config_and_context(&config, Reader).map_err(failed)?;
+        let consumer = BaseConsumer::from_config_and_context(&config, Quiet).map_err(failed)?;
         Ok(Self { consumer, topic: Arc::clone(topic), partition })
     }
 

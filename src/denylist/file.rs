@@ -1,0 +1,251 @@
+//! The log in a file, for a source that is a file. Each line is a record in JSON. Several processes may append to it:
+//! the service, and commands.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::port::{DenylistLog, DenylistObserver, DenylistRecord};
+
+/// Interval in which lines of other processes are noticed.
+const LOOK_WAIT: Duration = Duration::from_millis(500);
+const FILE: &str = "denylist.ndjson";
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileLog {
+    folder: PathBuf,
+}
+
+impl FileLog {
+    /// Uses the file in `folder`, which is created if it does not exist.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Removes replaced, lifted and expired records. `now`: milliseconds since the epoch.
+    pub(crate) fn compact(&self, now: i64) -> io::Result<()> {
+        let _lock = self.lock()?;
+        let mut text = Vec::new();
+        match File::open(self.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?.read_to_end(&mut text)?,
+        };
+        // The keys in their order of text, so that the result depends on the records only.
+        let mut last = BTreeMap::new();
+        for record in text.split(|byte| *byte == b'\n').filter_map(read) {
+            last.insert(serde_json::to_vec(&record.key)?, record);
+        }
+        let mut lines = Vec::new();
+        for record in last.into_values() {
+            if record.denial.as_ref().is_some_and(|denial| denial.until > now) {
+                serde_json::to_writer(&mut lines, &record)?;
+                lines.push(b'\n');
+            }
+        }
+        let draft = self.folder.join("denylist.new");
+        let mut file = private().write(true).truncate(true).open(&draft)?;
+        file.write_all(&lines)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, self.path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// A lock against writers in other processes.
+    fn lock(&self) -> io::Result<File> {
+        let lock = private().write(true).open(self.folder.join("denylist.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
+    }
+
+    fn write(&self, record: &DenylistRecord) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        let _lock = self.lock()?;
+        let mut file = private().read(true).append(true).open(self.path())?;
+        // A crash may have left a line without its end.
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        if last != *b"\n" {
+            line.insert(0, b'\n');
+        }
+        file.write_all(&line)?;
+        file.sync_all()
+    }
+}
+
+/// Options of files that only their owner may read, because they contain ids.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600);
+    options
+}
+
+/// The record in a line. `None`, with a message in the log, if it is damaged.
+fn read(line: &[u8]) -> Option<DenylistRecord> {
+    if line.is_empty() {
+        return None;
+    }
+    let record = serde_json::from_slice(line);
+    if record.is_err() {
+        tracing::error!(bytes = line.len(), "a line of the denylist cannot be read and has no effect");
+    }
+    record.ok()
+}
+
+#[async_trait]
+impl DenylistLog for FileLog {
+    async fn append(&self, record: DenylistRecord) -> Result<(), String> {
+        let log = self.clone();
+        let written = tokio::task::spawn_blocking(move || log.write(&record)).await;
+        written.map_err(|error| error.to_string())?.map_err(|error| format!("{}: {error}", self.path().display()))
+    }
+
+    fn follow(&self, observer: Arc<dyn DenylistObserver>) {
+        let (path, observer) = (self.path(), Arc::downgrade(&observer));
+        std::thread::spawn(move || follow(&path, &observer));
+    }
+}
+
+/// Reads the file and what is appended to it while `observer` exists.
+fn follow(path: &Path, observer: &Weak<dyn DenylistObserver>) {
+    let mut reader = Reader::default();
+    while let Some(observer) = observer.upgrade() {
+        let read = reader.read(path, &*observer);
+        if let Err(error) = &read {
+            tracing::error!(%error, path = %path.display(), "the denylist cannot be read");
+        }
+        observer.unreadable(read.is_err());
+        if read.is_ok() {
+            observer.is_complete();
+        }
+        drop(observer);
+        std::thread::sleep(LOOK_WAIT);
+    }
+}
+
+/// Position in the file.
+#[derive(Default)]
+struct Reader {
+    /// Number of the file in its file system: another one after [`FileLog::compact`].
+    inode: u64,
+    /// End of the last whole line, bytes.
+    offset: u64,
+}
+
+impl Reader {
+    /// Passes the whole lines after the position.
+    fn read(&mut self, path: &Path, observer: &dyn DenylistObserver) -> io::Result<()> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let about = file.metadata()?;
+        if about.ino() != self.inode || about.len() < self.offset {
+            (self.inode, self.offset) = (about.ino(), 0);
+        }
+        if about.len() == self.offset {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for record in text[..whole].split(|byte| *byte == b'\n').filter_map(read) {
+            observer.record(record);
+        }
+        self.offset += whole as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::testing::denied;
+    use super::*;
+    use crate::lock::unpoisoned;
+    use crate::verdict::Target;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<DenylistRecord>>);
+
+    impl DenylistObserver for Seen {
+        fn record(&self, record: DenylistRecord) {
+            unpoisoned(&self.0).push(record);
+        }
+
+        fn is_complete(&self) {}
+
+        fn unreadable(&self, _: bool) {}
+    }
+
+    fn token(id: &str, until: i64) -> DenylistRecord {
+        denied("acme", Target::Token(id.to_owned()), until)
+    }
+
+    fn seen(log: &FileLog, reader: &mut Reader) -> Vec<DenylistRecord> {
+        let seen = Seen::default();
+        reader.read(&log.path(), &seen).expect("the file is readable");
+        seen.0.into_inner().expect("no panic")
+    }
+
+    #[test]
+    fn follower_reads_each_line_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = FileLog::open(folder.path()).expect("a log");
+        let mut reader = Reader::default();
+        assert_eq!(seen(&log, &mut reader), []);
+        log.write(&token("a\n\u{202e}\"", 10)).expect("it is written");
+        assert_eq!(seen(&log, &mut reader), [token("a\n\u{202e}\"", 10)]);
+        assert_eq!(seen(&log, &mut reader), []);
+        log.write(&token("b", 10)).expect("it is written");
+        log.write(&token("c", 10)).expect("it is written");
+        assert_eq!(seen(&log, &mut reader), [token("b", 10), token("c", 10)]);
+    }
+
+    #[test]
+    fn torn_line_costs_no_other_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = FileLog::open(folder.path()).expect("a log");
+        log.write(&token("a", 10)).expect("it is written");
+        let mut file = OpenOptions::new().append(true).open(log.path()).expect("a file");
+        file.write_all(b"{\"tenant_id\":\"ac").expect("it is written");
+        let mut reader = Reader::default();
+        assert_eq!(seen(&log, &mut reader), [token("a", 10)]);
+        log.write(&token("b", 10)).expect("it is written");
+        assert_eq!(seen(&log, &mut reader), [token("b", 10)]);
+    }
+
+    #[test]
+    fn compaction_keeps_what_is_denied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = FileLog::open(folder.path()).expect("a log");
+        log.compact(0).expect("there is no file");
+        let lifted = DenylistRecord { denial: None, ..token("lifted", 0) };
+        for record in [token("a", 10), token("lifted", 90), token("expired", 20), token("a", 90), lifted] {
+            log.write(&record).expect("it is written");
+        }
+        let mut reader = Reader::default();
+        assert_eq!(seen(&log, &mut reader).len(), 5);
+        log.compact(20).expect("it is compacted");
+        assert_eq!(seen(&log, &mut reader), [token("a", 90)], "the follower reads the new file");
+        log.write(&token("b", 90)).expect("it is written");
+        assert_eq!(seen(&log, &mut reader), [token("b", 90)]);
+    }
+}

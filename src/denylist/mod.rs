@@ -1,0 +1,14 @@
+//! The denylist: revoked tokens and grants, for gateways that accept self-contained tokens without asking the provider.
+//! A revocation adds an entry before the provider is asked. An entry expires when the last token can have expired.
+
+mod file;
+mod list;
+mod presented;
+mod revoker;
+#[cfg(test)]
+mod testing;
+
+pub(crate) use self::file::FileLog;
+pub(crate) use self::list::Denylist;
+pub(crate) use self::presented::{Claims, Presented, presented};
+pub(crate) use self::revoker::DenyingRevoker;

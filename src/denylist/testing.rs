@@ -1,0 +1,21 @@
+//! Parts that the tests of this module share.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::port::{Clock, Denial, DeniedKey, DenylistRecord};
+use crate::verdict::Target;
+
+/// A clock that tests set.
+#[derive(Default)]
+pub(super) struct At(pub(super) AtomicI64);
+
+impl Clock for At {
+    fn now_millis(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) fn denied(tenant: &str, target: Target, until: i64) -> DenylistRecord {
+    let key = DeniedKey { tenant_id: tenant.to_owned(), target };
+    DenylistRecord { key, denial: Some(Denial { at: 0, until }) }
+}

@@ -1,0 +1,50 @@
+//! The log of the denylist: tokens and grants that a gateway must reject although they have not expired.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::Target;
+
+/// A token or grant of one tenant. Two tenants can have grants with the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeniedKey {
+    /// Empty for events without a tenant.
+    pub tenant_id: String,
+    pub target: Target,
+}
+
+/// How long a token or grant is denied. Milliseconds since the epoch, wall clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    pub at: i64,
+    pub until: i64,
+}
+
+/// A record of the log. A later record replaces an earlier one with the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenylistRecord {
+    #[serde(flatten)]
+    pub key: DeniedKey,
+    /// `None`: the key is no longer denied.
+    pub denial: Option<Denial>,
+}
+
+/// Receives the records of a log in order, on a thread of the log.
+pub trait DenylistObserver: Send + Sync {
+    fn record(&self, record: DenylistRecord);
+    /// All records that existed when the log was opened have been passed.
+    fn is_complete(&self);
+    /// Whether the log cannot be read now. Records may be missing.
+    fn unreadable(&self, unreadable: bool);
+}
+
+/// Stores the records, and passes those of all processes to an observer.
+#[async_trait]
+pub trait DenylistLog: Send + Sync {
+    /// Appends a record. Returns when it is stored. The error is the reason, without values of the record.
+    async fn append(&self, record: DenylistRecord) -> Result<(), String>;
+    /// Passes all records, and later ones as they are appended, to `observer`, until it is the only owner of itself.
+    fn follow(&self, observer: Arc<dyn DenylistObserver>);
+}

@@ -1,0 +1,187 @@
+//! The log of the denylist in a compacted topic, `<prefix>.denylist`, which every member reads as a whole. The key of a
+//! message is the token or grant, and its value the denial. A message without a value ends the denial.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::check::{Finding, Level};
+use super::connect::{create_topic, misconfigured};
+use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::state_log::Quiet;
+use crate::port::{DeniedKey, DenylistLog, DenylistObserver, DenylistRecord, SourceError};
+use crate::retry::RetryPolicy;
+
+/// A later record of a key replaces an earlier one, so their order matters: one partition.
+const PARTITION: i32 = 0;
+/// 400 days, longer than any denial.
+const RETENTION_MS: &str = "34560000000";
+/// Time limit for the brokers to acknowledge a record.
+const ACKNOWLEDGE_WAIT_MS: &str = "10000";
+/// Interval in which the end of the observer is noticed.
+const READ_WAIT: Duration = Duration::from_millis(500);
+/// After a failure to begin reading.
+const BEGIN_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
+
+/// The topic.
+#[derive(Clone)]
+pub struct DenylistTopic {
+    config: ClientConfig,
+    topic: Arc<str>,
+    producer: FutureProducer<Quiet>,
+}
+
+impl DenylistTopic {
+    /// Name of the topic.
+    pub(crate) fn name(settings: &KafkaSettings) -> String {
+        format!("{}.denylist", settings.prefix)
+    }
+
+    /// Creates the topic if it does not exist.
+    pub fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        let name = Self::name(settings);
+        let mut config = settings.client_config()?;
+        let admin = admin(&config)?;
+        if !exists(&admin, &name)? {
+            let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1))
+                .set("cleanup.policy", "compact,delete")
+                .set("retention.ms", RETENTION_MS);
+            create_topic(&admin, &topic).map_err(|reason| unavailable(&name, &format!("not created: {reason}")))?;
+        }
+        // Needed by the consumer, and not used, because offsets are neither read nor committed.
+        config.set("group.id", &settings.group_id).set("enable.auto.commit", "false");
+        let mut for_producer = config.clone();
+        for_producer.set("acks", "all").set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS);
+        let producer = FutureProducer::from_config_and_context(&for_producer, Quiet).map_err(misconfigured)?;
+        config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+        Ok(Self { config, topic: name.into(), producer })
+    }
+
+    /// Creates the topic if it does not exist, and reports it.
+    pub(crate) fn create(settings: &KafkaSettings) -> Result<Finding, SourceError> {
+        Self::open(settings)?;
+        Ok(finding(settings, Level::Ok, "exists, or was created: 1 partition, compacted, retention 400 days"))
+    }
+
+    /// Checks that the topic exists and keeps the entries. Changes nothing.
+    pub(crate) fn check(settings: &KafkaSettings) -> Result<Finding, SourceError> {
+        let name = Self::name(settings);
+        let admin = admin(&settings.client_config()?)?;
+        if !exists(&admin, &name)? {
+            let missing = Finding { repaired_at_start: true, ..finding(settings, Level::Failed, "does not exist") };
+            return Ok(missing);
+        }
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+        let asked = [ResourceSpecifier::Topic(&name)];
+        let found = futures::executor::block_on(admin.describe_configs(&asked, &options));
+        let found = found.ok().and_then(|mut found| found.pop()?.ok());
+        let policy = found.as_ref().and_then(|config| config.get("cleanup.policy")?.value.clone());
+        Ok(match policy {
+            Some(policy) if policy.contains("compact") => finding(settings, Level::Ok, "exists and is compacted"),
+            Some(_) => finding(settings, Level::Warning, "set cleanup.policy=compact,delete: the topic grows"),
+            None => finding(settings, Level::Warning, "its settings may not be read (ACL: DescribeConfigs)"),
+        })
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let consumer = BaseConsumer::from_config_and_context(&self.config, Quiet)?;
+        let mut start = TopicPartitionList::new();
+        start.add_partition_offset(&self.topic, PARTITION, Offset::Beginning)?;
+        consumer.assign(&start)?;
+        Ok(consumer)
+    }
+
+    fn read_all(&self, observer: &Weak<dyn DenylistObserver>) {
+        let mut failures = 0;
+        let consumer = loop {
+            let Some(observer) = observer.upgrade() else { return };
+            match self.consumer() {
+                Ok(consumer) => break consumer,
+                Err(error) => {
+                    tracing::error!(%error, topic = &*self.topic, "the denylist cannot be read");
+                    observer.unreadable(true);
+                }
+            }
+            drop(observer);
+            failures += 1;
+            std::thread::sleep(BEGIN_RETRY.wait(failures));
+        };
+        while let Some(observer) = observer.upgrade() {
+            match consumer.poll(READ_WAIT) {
+                None => {}
+                Some(Ok(message)) => {
+                    observer.unreadable(false);
+                    if let Some(record) = record(&message) {
+                        observer.record(record);
+                    } else {
+                        let (topic, offset) = (&*self.topic, message.offset());
+                        tracing::error!(topic, offset, "a record of the denylist cannot be read and has no effect");
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    observer.unreadable(false);
+                    observer.is_complete();
+                }
+                // The client retries.
+                Some(Err(error)) => {
+                    tracing::warn!(%error, topic = &*self.topic, "the denylist is not up to date");
+                    observer.unreadable(true);
+                }
+            }
+        }
+    }
+}
+
+fn admin(config: &ClientConfig) -> Result<AdminClient<Quiet>, SourceError> {
+    AdminClient::from_config_and_context(config, Quiet).map_err(misconfigured)
+}
+
+fn exists(admin: &AdminClient<Quiet>, name: &str) -> Result<bool, SourceError> {
+    let found = admin.inner().fetch_metadata(Some(name), ANSWER_WAIT);
+    let found = found.map_err(|error| unavailable(name, &error.to_string()))?;
+    Ok(found.topics().iter().any(|topic| topic.name() == name && topic.error().is_none()))
+}
+
+fn unavailable(name: &str, reason: &str) -> SourceError {
+    SourceError::Unavailable(format!("topic `{name}`: {reason}"))
+}
+
+fn finding(settings: &KafkaSettings, level: Level, text: &str) -> Finding {
+    let topic = DenylistTopic::name(settings);
+    Finding { level, topic, what: "topic", text: text.to_owned(), repaired_at_start: false }
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Option<DenylistRecord> {
+    let key: DeniedKey = serde_json::from_slice(message.key()?).ok()?;
+    let denial = message.payload().map(serde_json::from_slice).transpose().ok()?;
+    Some(DenylistRecord { key, denial })
+}
+
+#[async_trait]
+impl DenylistLog for DenylistTopic {
+    async fn append(&self, record: DenylistRecord) -> Result<(), String> {
+        let json = |error: serde_json::Error| error.to_string();
+        let key = serde_json::to_vec(&record.key).map_err(json)?;
+        let value = record.denial.as_ref().map(serde_json::to_vec).transpose().map_err(json)?;
+        let mut message = FutureRecord::to(&self.topic).partition(PARTITION).key(&key);
+        message.payload = value.as_ref();
+        match self.producer.send(message, Timeout::Never).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(format!("topic `{}`: {error}", self.topic)),
+        }
+    }
+
+    fn follow(&self, observer: Arc<dyn DenylistObserver>) {
+        let (topic, observer) = (self.clone(), Arc::downgrade(&observer));
+        std::thread::spawn(move || topic.read_all(&observer));
+    }
+}
