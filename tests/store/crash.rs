@@ -1,11 +1,14 @@
 //! Rows are written once, whatever other processes have written.
 
+use std::ops::Range;
+
 use tempfile::TempDir;
-use tokenwarden::port::Store as _;
+use tokenwarden::checkpoint::Position;
+use tokenwarden::port::{EventRow, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader};
 use tokenwarden::verdict::{IncidentId, Outcome};
 
-use super::rows::{allowed, epoch, event, push};
+use super::rows::{INGESTED, allowed, epoch, event, push};
 use super::{ask, change, child, embedded, physical_rows, turn};
 
 /// A process is killed between an insert and the commit of its offsets. The next one reads the same messages in epochs
@@ -108,5 +111,40 @@ async fn row_with_another_incident_replaces_the_earlier_one() {
     assert_eq!(physical_rows(&reader, "token_events").await, "51", "one row is written again");
     let found = "SELECT count(), countIf(incident_id != '') FROM token_events FINAL";
     assert_eq!(ask(&reader, found).await, "50\t1");
+    store.close().await;
+}
+
+/// A replay of more files than one statement looks up, repeated by another process in two halves.
+#[tokio::test]
+async fn rows_of_many_files_are_written_once() {
+    const FILES: u64 = 450;
+    let of_files = |files: Range<u64>| {
+        let mut rows = EpochRows::new();
+        for file in files {
+            let position = Position::new(format!("events-{file}.ndjson"), 0, 7);
+            let (event, outcome) = (event(file), allowed());
+            rows.push_event(&EventRow {
+                event: &event,
+                outcome: &outcome,
+                position: &position,
+                index: 0,
+                scored_at: 0,
+                ingested_at: INGESTED,
+            });
+        }
+        rows
+    };
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let settings = embedded(directory.path());
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&of_files(0..FILES)).await.unwrap();
+    store.close().await;
+
+    let store = ClickHouse::open(&settings).await.unwrap();
+    store.write(&of_files(1..FILES + 1)).await.unwrap();
+    store.write(&of_files(0..FILES / 2)).await.unwrap();
+    let reader = Reader::open(&settings).await.unwrap();
+    assert_eq!(physical_rows(&reader, "token_events").await, (FILES + 1).to_string());
     store.close().await;
 }

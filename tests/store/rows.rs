@@ -229,7 +229,7 @@ pub(crate) fn numbered(event: EnrichedEvent<'static>) -> EnrichedEvent<'static> 
     EnrichedEvent::new(event, Surroundings { place, network, client, route }, &KeyHasher::default())
 }
 
-pub(crate) fn position(offset: i64) -> Position {
+fn position(offset: i64) -> Position {
     Position::new("token-events", 3, offset)
 }
 

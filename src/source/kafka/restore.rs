@@ -82,8 +82,12 @@ mod tests {
     use super::*;
     use crate::checkpoint::TopicId;
 
-    /// Never answers for partition 0, panics for partition 1, has no answer for partition 2.
-    struct TestRestorer;
+    /// Never answers for partition 0, panics for partition 1, has no answer for partition 2, and no state for
+    /// partition 4.
+    #[derive(Default)]
+    struct TestRestorer {
+        discarded: Mutex<Vec<(i32, u64)>>,
+    }
 
     impl StateRestorer for TestRestorer {
         fn restore(&self, position: &Position, usable: RangeInclusive<i64>, _: u64) -> Restoration {
@@ -94,11 +98,14 @@ mod tests {
                 },
                 1 => panic!("a defect"),
                 2 => Restoration::Unavailable,
+                4 => Restoration::Nothing,
                 _ => Restoration::Continue(30),
             }
         }
 
-        fn discard(&self, _: &str, _: i32, _: u64) {}
+        fn discard(&self, _: &str, partition: i32, generation: u64) {
+            unpoisoned(&self.discarded).push((partition, generation));
+        }
     }
 
     fn found(partition: i32) -> Found {
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn partition_does_not_wait_for_another_snapshot() {
         let (sender, answers) = mpsc::channel();
-        let restorer: Arc<dyn StateRestorer> = Arc::new(TestRestorer);
+        let restorer: Arc<dyn StateRestorer> = Arc::new(TestRestorer::default());
         let restorers = Restorers::start(&restorer, &sender).expect("threads");
         for partition in 0..4 {
             restorers.restore(found(partition));
@@ -126,5 +133,18 @@ mod tests {
         }
         seen.sort_unstable();
         assert_eq!(seen, [(1, Some(35)), (2, None), (3, Some(30))]);
+    }
+
+    /// An earlier look-up of the same assignment may have restored a state that the messages to be read do not continue.
+    #[test]
+    fn earlier_state_is_discarded_if_it_is_not_continued() {
+        let restorer = TestRestorer::default();
+        for partition in [1, 3, 4] {
+            restored(&restorer, found(partition));
+        }
+        let beyond_end = Left { offset: 99, topic_id: TopicId::NONE };
+        let log = found(5).log;
+        restored(&restorer, Found { resume: resume(Some(beyond_end), log, 5, First::Earliest), ..found(5) });
+        assert_eq!(*unpoisoned(&restorer.discarded), [(1, 1), (4, 1), (5, 1)]);
     }
 }
