@@ -117,7 +117,7 @@ async fn row_with_another_incident_replaces_the_earlier_one() {
 /// A replay of more files than one statement looks up, repeated by another process in two halves.
 #[tokio::test]
 async fn rows_of_many_files_are_written_once() {
-    const FILES: u64 = 450;
+    const FILES: u64 = 210;
     let of_files = |files: Range<u64>| {
         let mut rows = EpochRows::new();
         for file in files {
