@@ -13,11 +13,17 @@
 //! | 4 | number of the record, from 0 |
 //! | 8 | XXH3 of the 16 bytes before, and of the payload |
 
+mod marker;
+mod unreadable;
+
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::{Bookmark, Position, TopicId};
+pub(crate) use self::marker::state_name;
+pub use self::marker::{Extent, Marker, Reached};
+pub use self::unreadable::Unreadable;
+use self::unreadable::check_format;
 
 /// Maximum size of a record with its header, bytes: half of the default limit of a Kafka message.
 pub const RECORD_BYTES_MAX: usize = 512 << 10;
@@ -29,26 +35,6 @@ pub const MAGIC: [u8; 8] = *b"TW-state";
 const CHECKED_BYTES: usize = 16;
 /// Maximum length of a text in a state, bytes. A longer one is taken for damage.
 const TEXT_BYTES_MAX: usize = 1 << 20;
-
-/// Why records cannot be read as a state.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Unreadable {
-    #[error("record {record} is not part of a snapshot")]
-    Foreign { record: u32 },
-    #[error("the snapshot has format {found}, and this build reads format {expected}")]
-    Format { found: u32, expected: u32 },
-    #[error("record {record} is damaged")]
-    Damaged { record: u32 },
-    #[error("the snapshot ends after record {records} of {expected}")]
-    Truncated { records: u32, expected: u32 },
-    #[error("the snapshot has the states of {found} partitions, not of {expected}")]
-    States { found: usize, expected: usize },
-    #[error("the content ends before the state is complete, or after it")]
-    Length,
-    #[error("the content of record {record} is not a state of this build")]
-    Content { record: u32 },
-}
 
 /// Why a state was not read.
 #[derive(Debug, thiserror::Error)]
@@ -63,79 +49,6 @@ pub enum ReadError<E> {
 impl<E> From<Unreadable> for ReadError<E> {
     fn from(reason: Unreadable) -> Self {
         Self::Unreadable(reason)
-    }
-}
-
-/// The records of a state as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Extent {
-    pub records: u32,
-    /// Bytes of all records.
-    pub bytes: u64,
-    /// XXH3 of all payloads. States with the same content have the same digest.
-    pub digest: u64,
-}
-
-/// Name of the state of a partition.
-pub(crate) fn state_name(topic: &str, partition: i32) -> String {
-    format!("{topic}-{partition}")
-}
-
-/// The end of a snapshot: what it contains, and what wrote it. Fields that an older or newer build does not know are
-/// ignored, or have their defaults, so that every build can describe the snapshots of every other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Marker {
-    /// Version of the format of the state.
-    pub format: u32,
-    /// Version of the build that wrote it.
-    pub build: String,
-    /// Milliseconds since the epoch, wall clock.
-    pub written_at: i64,
-    pub extent: Extent,
-    /// The state contains the events of all messages before these positions.
-    pub next: Vec<Reached>,
-    /// Where the files of the source continue.
-    pub bookmarks: Vec<Bookmark>,
-    pub baselines: u64,
-    /// Time of the earliest event in the state, milliseconds since the epoch.
-    pub memory_since: Option<i64>,
-    /// Recognises the key of names ([`crate::key::KeyHasher::check`]).
-    pub key: u64,
-    /// XXH3 of the rules, and versions of the GeoIP files.
-    pub rules: u64,
-    pub geoip: Vec<String>,
-}
-
-impl Marker {
-    /// Whether a build that reads `format` can read the state.
-    pub(crate) fn check_format(&self, format: u32) -> Result<(), Unreadable> {
-        check_format(self.format, format)
-    }
-}
-
-/// The next offset of a partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Reached {
-    pub topic: String,
-    /// Kafka's id of the topic; empty if it is not known.
-    pub topic_id: String,
-    pub partition: i32,
-    pub next: i64,
-}
-
-impl Reached {
-    pub(crate) fn of(next: &Position) -> Self {
-        let Position { topic, topic_id, partition, offset } = next;
-        let topic_id = if *topic_id == TopicId::NONE { String::new() } else { topic_id.to_string() };
-        Self { topic: topic.to_string(), topic_id, partition: *partition, next: *offset }
-    }
-
-    /// Whether this is known to be another topic than that of `position`.
-    pub(crate) fn is_of_other_topic(&self, position: &Position) -> bool {
-        self.topic_id.parse().unwrap_or(TopicId::NONE).is_other_than(position.topic_id)
     }
 }
 
@@ -290,10 +203,6 @@ fn check(record: &[u8], format: u32, number: u32) -> Result<(), Unreadable> {
     check_format(found, format)
 }
 
-fn check_format(found: u32, expected: u32) -> Result<(), Unreadable> {
-    if found == expected { Ok(()) } else { Err(Unreadable::Format { found, expected }) }
-}
-
 /// Joins the bytes of records.
 struct Reader<'a, E> {
     format: u32,
@@ -399,6 +308,8 @@ mod tests {
     use std::convert::Infallible;
 
     use proptest::prelude::*;
+
+    use serde::Deserialize;
 
     use super::*;
 

@@ -1,19 +1,20 @@
 //! Baseline: the history of one grant, or of a token without a grant. Detectors compare events with it.
 
-use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
 
+use super::activity::Activity;
 use super::areas::Areas;
 use super::cohort::Kind;
 use super::holder::{HOLDERS_MAX, Holder};
 use super::hour::{Habits, Hour};
-use super::level::LEVELS;
+use super::level::LevelCounts;
 use super::seen::{Feature, Seen, sixteenths};
 use super::sighting::{Sighting, Site};
 use super::visit::{VISIT_GAP_MS, VISITS_MAX};
+use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 
 /// Number of recent places of the token that are stored.
 pub(crate) const SITES_MAX: usize = 3;
@@ -24,24 +25,6 @@ const CALLS_MAX: u16 = 2_000 * 16;
 const RARE_CALLS_MAX: u16 = 100 * 16;
 /// Unit of the number of rare calls, in sixteenths of a call. It is small, because the number is rounded at each call.
 const RARE_UNIT: u16 = 32;
-
-/// Number of visits of each level of novelty, sixteenths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LevelCounts([u16; LEVELS]);
-
-impl LevelCounts {
-    pub(crate) fn get(&self) -> [f64; LEVELS] {
-        self.0.map(|count| f64::from(count) / 16.0)
-    }
-
-    pub(crate) fn learn(&mut self, level: usize, weight: f64, minute: u32) {
-        // Habits change: older visits lose weight after 200 visits.
-        if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
-            self.0 = self.0.map(|count| count / 2);
-        }
-        self.0[level] += sixteenths(weight, level as u32, minute);
-    }
-}
 
 /// Calls of a baseline with which a call of a route is compared, or visits with which a visit to an area is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,35 +114,6 @@ pub(crate) struct Refreshes {
     /// The provider reports successors. An unknown token is therefore not one of the latest.
     pub(crate) chained: bool,
     pub(crate) other_keys: OtherKeys,
-}
-
-/// Number of changes of network, and duration of the activity.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Activity {
-    /// An integer, because a float would lose the milliseconds of a busy token after days of activity.
-    ms: u32,
-    changes: f32,
-}
-
-impl Activity {
-    /// Learns the time since the previous event, and a change of network. `changed`: probability that the change was
-    /// the owner's, otherwise 0. Both sums are halved after 25 days of activity.
-    pub(crate) fn learn(&mut self, changed: f64, ms: u32) {
-        self.ms = self.ms.saturating_add(ms);
-        self.changes += changed as f32;
-        if self.ms > u32::MAX / 2 {
-            self.ms /= 2;
-            self.changes /= 2.0;
-        }
-    }
-
-    pub(crate) fn minutes(self) -> f64 {
-        f64::from(self.ms) / MINUTE_MS as f64
-    }
-
-    pub(crate) fn changes(self) -> f64 {
-        f64::from(self.changes)
-    }
 }
 
 /// Fields have the order of their use: first those of every event, then those at the beginning of a visit or an hour.
@@ -484,24 +438,6 @@ mod tests {
         assert_eq!(at_last, Some(0.0));
         let mostly_usual = (0..5_000).map(|number| call(1_000 + number, number % 50 == 0)).last();
         assert!(mostly_usual.is_some_and(|share| (0.01..0.03).contains(&share)), "{mostly_usual:?}");
-    }
-
-    #[test]
-    fn activity_counts_short_intervals() {
-        const TEN_MINUTES: u32 = 600_000;
-        let mut activity = Activity::default();
-        for _ in 0..1_000 {
-            activity.learn(0.01, TEN_MINUTES);
-        }
-        for _ in 0..60_000 {
-            activity.learn(0.0, 1);
-        }
-        assert!((activity.minutes() - 10_001.0).abs() < 1e-9, "{}", activity.minutes());
-        for _ in 0..100_000 {
-            activity.learn(0.01, TEN_MINUTES);
-        }
-        let rate = activity.changes() / activity.minutes();
-        assert!((rate - 0.001).abs() < 1e-5, "halving keeps the rate: {rate}");
     }
 
     #[test]

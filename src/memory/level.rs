@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::seen::sixteenths;
+
 /// Number of levels of each kind.
 pub(crate) const LEVELS: usize = 6;
 
@@ -50,6 +52,24 @@ pub(crate) enum ClientLevel {
 impl ClientLevel {
     pub(crate) const ALL: [Self; LEVELS] =
         [Self::Known, Self::NewFingerprint, Self::NewText, Self::NewVersion, Self::UsersFamily, Self::NewFamily];
+}
+
+/// Number of visits of each level of novelty, sixteenths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LevelCounts([u16; LEVELS]);
+
+impl LevelCounts {
+    pub(crate) fn get(&self) -> [f64; LEVELS] {
+        self.0.map(|count| f64::from(count) / 16.0)
+    }
+
+    pub(crate) fn learn(&mut self, level: usize, weight: f64, minute: u32) {
+        // Habits change: older visits lose weight after 200 visits.
+        if self.0.iter().map(|count| u32::from(*count)).sum::<u32>() > 200 * 16 {
+            self.0 = self.0.map(|count| count / 2);
+        }
+        self.0[level] += sixteenths(weight, level as u32, minute);
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod activity;
 pub(crate) mod areas;
 pub(crate) mod baseline;
 pub(crate) mod baselines;

@@ -6,16 +6,18 @@
 //! Every table is bounded. Counts of pairs (tenant and network, family and route, …) are evicted by generations. Tables
 //! with a sum of preferences do not evict: if one is full, further keys count as unknown.
 
+mod popularity;
+
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::popularity::Popularity;
+use self::popularity::{KEYS_MAX, Preference};
 use super::generations::{Generations, Map};
 use super::rate::{Rate, Rates};
 use super::routes::{RouteUse, Routes, UNKNOWN};
-use super::shared::{Contribution, Own, Shared, Sums, Values};
+use super::shared::{Own, Shared, Sums};
 use super::tenants::{BySeat, Seat, Tenant};
-use crate::math::{exp, ln};
 
-const KEYS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 20;
 
 /// Weight of all calls in the shares of an application, and of its calls in those of a client family. Calls.
@@ -27,78 +29,6 @@ const AREA_VISITS: f64 = 0.5;
 /// application that is new to tokenwarden has many rare routes at first.
 const RARE_CALLS: f64 = 300.0;
 const RARE_CALLS_OF_COHORT: f64 = 200.0;
-
-/// Popularity of each key of a feature, and the preferences of a thief, who chooses by popularity.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Popularity {
-    users: Map<u32, Shared<1>>,
-    /// Number of keys that each tenant was the first to use.
-    made: BySeat<usize>,
-    sums: Sums<3>,
-    preference: Preference,
-}
-
-/// The thief's preference for a key, by its number of users.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Preference {
-    /// `(users + 0.1)^0.6`
-    Network,
-    /// `(users + 0.5)^0.5`
-    Family,
-}
-
-impl Preference {
-    fn of(self, users: f64) -> f64 {
-        match self {
-            Self::Network => exp(0.6 * ln(users + 0.1)),
-            Self::Family => libm::sqrt(users + 0.5),
-        }
-    }
-}
-
-impl Popularity {
-    fn new(preference: Preference) -> Self {
-        Self { users: Map::default(), made: BySeat::default(), sums: Sums::default(), preference }
-    }
-
-    #[must_use]
-    pub(crate) fn users(&self, seat: Option<Seat>, key: u32) -> f64 {
-        self.users.get(&key).map_or(0.0, |users| users.count(seat))
-    }
-
-    /// Sums of users and of the thief's preferences, and number of keys.
-    #[must_use]
-    pub(crate) fn sums(&self, seat: Option<Seat>) -> [f64; 3] {
-        self.sums.read(seat)
-    }
-
-    /// The thief's probability of `key`. `unknown`: assumed number of keys without users.
-    #[must_use]
-    pub(crate) fn thief(&self, seat: Option<Seat>, key: u32, unknown: f64) -> f64 {
-        let [_, preferences, _] = self.sums(seat);
-        self.preference.of(self.users(seat, key)) / (preferences + unknown * self.preference.of(0.0))
-    }
-
-    /// Learns users of `key`. Returns the values of their count before and after. `None`: there is no room.
-    fn learn(&mut self, key: u32, contribution: &Contribution) -> Option<(Values<3>, Values<3>)> {
-        if !self.users.contains_key(&key) {
-            // A tenant leaves as much room as it takes.
-            let made = self.made.get_mut(contribution.seat)?;
-            if *made + self.users.len() >= KEYS_MAX {
-                return None;
-            }
-            *made += 1;
-        }
-        let preference = self.preference;
-        let value = |users: f64| [users, preference.of(users), 1.0];
-        let users = self.users.entry(key).or_default();
-        let before = users.values(value);
-        users.learn(contribution);
-        let after = users.values(value);
-        self.sums.change(&before, &after);
-        Some((before, after))
-    }
-}
 
 /// Calls of one application.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
