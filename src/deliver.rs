@@ -9,6 +9,7 @@
 
 mod alert;
 mod deliverer;
+mod digest;
 mod fallback;
 mod journal;
 mod lane;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::deliverer::{Deliverer, Settings};
+pub use self::digest::DigestSettings;
 pub use self::journal::DAMAGED_FILE;
 pub use self::outbox::{Outbox, PAUSE_FILE};
 use self::record::REVOKE;
@@ -70,7 +72,7 @@ impl Running {
     pub async fn settle(&self, patience: Duration) -> usize {
         self.outbox.flush();
         let done = async {
-            while self.outbox.waiting() > 0 || !self.outbox.inner().state.rows.is_empty() {
+            while self.outbox.waiting() > 0 || self.outbox.collects() || !self.outbox.inner().state.rows.is_empty() {
                 tokio::time::sleep(SETTLE_LOOK).await;
             }
         };

@@ -42,7 +42,7 @@ pub(super) fn open(
         revocations_per_hour_total_max: config.revoke.total_per_hour(),
         ..Settings::default()
     };
-    let outbox = outbox.with_routes(config.alert.routes());
+    let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
     Ok(Delivery { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::tree::nearest;
-use crate::deliver::{Route, RouteOf, Routes};
+use crate::deliver::{DigestSettings, Route, RouteOf, Routes};
 use crate::notify::{ChannelSettings, EmailSettings, WebhookSettings};
 use crate::verdict::{RuleId, Severity};
 
@@ -28,6 +28,28 @@ struct RouteSettings {
     notices: bool,
 }
 
+/// `[alert.digest.NAME]`: from when on the less grave alerts of the channel NAME are collected.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DigestSection {
+    /// Messages per hour and recipient that are sent one by one.
+    max_per_hour: usize,
+    /// Alerts of this severity and graver ones are never collected.
+    #[serde(default = "critical")]
+    below: Severity,
+    /// Time from the first collected alert to the digest.
+    #[serde(default = "quarter_of_an_hour")]
+    interval_ms: u64,
+}
+
+const fn critical() -> Severity {
+    Severity::Critical
+}
+
+const fn quarter_of_an_hour() -> u64 {
+    900_000
+}
+
 /// Alert channels and routes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +58,8 @@ pub(crate) struct AlertSection {
     pub(crate) webhook: Option<WebhookSettings>,
     /// Further channels by name.
     pub(crate) channel: BTreeMap<String, ChannelSettings>,
+    /// Limits of messages, by name of the channel.
+    digest: BTreeMap<String, DigestSection>,
     /// The first that matches an incident decides which channels get it.
     route: Vec<RouteSettings>,
     /// Names of channels that get the messages of a channel that fails, in order.
@@ -50,6 +74,7 @@ impl Default for AlertSection {
             email: None,
             webhook: None,
             channel: BTreeMap::new(),
+            digest: BTreeMap::new(),
             route: Vec::new(),
             fallback: Vec::new(),
             fallback_after_ms: 900_000,
@@ -100,11 +125,34 @@ impl AlertSection {
         if let Some((index, name)) = self.fallback.iter().enumerate().find(|(_, name)| !known.contains(name)) {
             return Err(unknown(format!("alert.fallback[{index}]"), name));
         }
+        for (name, digest) in &self.digest {
+            let of = |key: &str| format!("alert.digest.{name}{key}");
+            if !known.contains(name) {
+                return Err(unknown(of(""), name));
+            }
+            if digest.max_per_hour == 0 {
+                return Err((of(".max_per_hour"), "must be at least 1".to_owned()));
+            }
+            if !(60_000..=86_400_000).contains(&digest.interval_ms) {
+                let problem = "must be between 60000 (1 min) and 86400000 (1 day)".to_owned();
+                return Err((of(".interval_ms"), problem));
+            }
+        }
         if !(1_000..=86_400_000).contains(&self.fallback_after_ms) {
             let problem = "must be between 1000 (1 s) and 86400000 (1 day)".to_owned();
             return Err(("alert.fallback_after_ms".to_owned(), problem));
         }
         Ok(())
+    }
+
+    /// Limits of messages, by name of the channel.
+    pub(crate) fn digests(&self) -> BTreeMap<String, DigestSettings> {
+        let settings = |digest: &DigestSection| DigestSettings {
+            messages_per_hour_max: digest.max_per_hour,
+            below: digest.below,
+            interval: Duration::from_millis(digest.interval_ms),
+        };
+        self.digest.iter().map(|(name, digest)| (name.clone(), settings(digest))).collect()
     }
 
     /// The routes. They are valid if [`Self::check`] accepts them.
@@ -135,6 +183,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::Config;
+    use super::*;
 
     fn load(text: &str) -> Result<Config, String> {
         let channels = "[alert.channel.oncall]\nkind = 'alertmanager'\nurl = 'https://a.example'\n\
@@ -167,6 +216,19 @@ mod tests {
         insta::assert_snapshot!(mistake("[[alert.route]]\nnotices = true\nseverity = 'high'\nchannels = ['email']"), @"t.toml:9: `alert.route[0].notices` is combined with a condition on incidents; use two routes");
         insta::assert_snapshot!(mistake("[alert]\nfallback = ['mail']"), @"t.toml:9: `alert.fallback[0]` names `mail`, which is no channel; did you mean `email`?");
         insta::assert_snapshot!(mistake("[alert]\nfallback_after_ms = 1"), @"t.toml:9: `alert.fallback_after_ms` must be between 1000 (1 s) and 86400000 (1 day)");
+    }
+
+    #[test]
+    fn digest_errors_state_line_key_and_fix() {
+        insta::assert_snapshot!(mistake("[alert.digest.oncal]\nmax_per_hour = 5"), @"t.toml:8: `alert.digest.oncal` names `oncal`, which is no channel; did you mean `oncall`?");
+        insta::assert_snapshot!(mistake("[alert.digest.oncall]\nmax_per_hour = 0"), @"t.toml:9: `alert.digest.oncall.max_per_hour` must be at least 1");
+        insta::assert_snapshot!(mistake("[alert.digest.oncall]\nmax_per_hour = 1\ninterval_ms = 1"), @"t.toml:10: `alert.digest.oncall.interval_ms` must be between 60000 (1 min) and 86400000 (1 day)");
+        insta::assert_snapshot!(mistake("[alert.digest.oncall]\nbelow = 'high'"), @"t.toml:8: [alert.digest.oncall] needs `max_per_hour`");
+        let digests =
+            load("[alert.digest.email]\nmax_per_hour = 5").expect("the configuration is right").alert.digests();
+        let expected =
+            DigestSettings { messages_per_hour_max: 5, below: Severity::Critical, interval: Duration::from_secs(900) };
+        assert_eq!(digests["email"], expected);
     }
 
     #[test]

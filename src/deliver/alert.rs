@@ -6,10 +6,12 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::deliverer::Deliverer;
+use super::digest::{Digest, DigestSettings, Spent};
 use super::fallback::Failing;
 use super::lane::{Attempt, Failed, Trouble};
 use super::outbox::{Message, What};
-use super::record::{Hold, REVOKE, Record, Sent};
+use super::record::{Hold, REVOKE, Record, Sent, Work};
+use super::routes::name_of;
 use crate::millis::HOUR_MS;
 use crate::port::{Accepted, ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
@@ -26,11 +28,18 @@ struct Channel<'a> {
     trouble: Trouble,
     /// Time of the first of its consecutive failures, milliseconds since the epoch, wall clock.
     failing_since: Option<i64>,
+    spent: Spent,
 }
 
 impl<'a> Channel<'a> {
     fn of(notifier: &'a dyn Notifier) -> Self {
-        Self { notifier, lane: notifier.lane(), trouble: Trouble::default(), failing_since: None }
+        Self {
+            notifier,
+            lane: notifier.lane(),
+            trouble: Trouble::default(),
+            failing_since: None,
+            spent: Spent::default(),
+        }
     }
 }
 
@@ -74,9 +83,14 @@ where
         let mut changed = self.outbox.changed.subscribe();
         let next = || self.outbox.next_message(&lane);
         while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
+            if let Some(records) = self.instead(&mut channel, &message) {
+                self.record(&lane, records, &stop).await;
+                continue;
+            }
             let alert = match &message.what {
                 What::Report(report) => Alert::Incident { incident: &report.incident, progress: &report.progress },
                 What::Notice(notice) => Alert::Notice(notice),
+                What::Digest(_) => continue,
             };
             let began = self.clock.now_millis();
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
@@ -87,6 +101,57 @@ where
                 self.pause(wait, &mut stop).await;
             }
         }
+    }
+
+    /// What happens to a message instead of an attempt to send it: an alert beyond the limit is collected, and a digest
+    /// becomes a notice.
+    fn instead(&self, channel: &mut Channel<'_>, message: &Message) -> Option<Vec<Record>> {
+        let now = self.clock.now_millis();
+        let limit = self.outbox.digest_of(&channel.lane);
+        match &message.what {
+            What::Notice(_) => None,
+            What::Digest(digest) => Some(self.digest(&channel.lane, &message.key, digest)),
+            What::Report(report) => {
+                let limit = limit.filter(|limit| limit.may_collect(&report.incident, &report.progress))?;
+                let is_new = message.effect.attempts == 0;
+                (is_new && channel.spent.is_over(&limit, now)).then(|| self.collected(channel.notifier, &limit))
+            }
+        }
+    }
+
+    /// Moves alerts from the queue of `notifier` to its digest, with a row for each.
+    fn collected(&self, notifier: &dyn Notifier, limit: &DigestSettings) -> Vec<Record> {
+        let (lane, at) = (notifier.lane(), self.clock.now_millis());
+        let mut alerts = Vec::new();
+        let mut records = Vec::new();
+        for (alert, incident) in self.outbox.collectable(&lane, limit) {
+            let attempt = Attempt {
+                action_id: format!("{}/{lane}", alert.key),
+                incident: Some(&incident),
+                kind: format!("alert_{}", notifier.name()),
+                target: notifier.target(),
+                number: 1,
+                outcome: ActionOutcome::Capped,
+                status: 0,
+            };
+            let row = self.row(attempt, at, "collected for the next digest of the channel".to_owned());
+            self.metrics.delivered(notifier.name(), ActionOutcome::Capped);
+            records.push(Record::Row { row });
+            alerts.push(alert);
+        }
+        let due_at = at + limit.interval.as_millis() as i64;
+        records.push(Record::Collected { lane, at, due_at, alerts });
+        records
+    }
+
+    /// Makes a message of the collected alerts.
+    fn digest(&self, lane: &str, key: &str, digest: &Digest) -> Vec<Record> {
+        let at = self.clock.now_millis();
+        let notice = digest.notice(name_of(lane), self.outbox.digest_of(lane), at);
+        tracing::warn!(channel = lane, "{}", notice.title);
+        let lanes = vec![lane.to_owned()];
+        let taken = Record::Taken { key: key.to_owned(), at, work: Work::Notice(notice), lanes };
+        vec![taken, Record::Digested { lane: lane.to_owned() }]
     }
 
     /// Records of an attempt that began at `began`, and how long the lane then waits.
@@ -108,10 +173,11 @@ where
             Fate::Accepted => {
                 trouble.over(lane);
                 channel.failing_since = None;
+                channel.spent.add(at);
                 self.channel_works(lane, true);
                 let sent = match message.what {
                     What::Report(report) => Sent { root: report.sent.root.clone().or(root), ..report.sent },
-                    What::Notice(_) => Sent::of_notice(at),
+                    What::Notice(_) | What::Digest(_) => Sent::of_notice(at),
                 };
                 records.push(ended(key, lane, row, Some(sent), at));
             }
@@ -268,6 +334,9 @@ where
             let row = self.row(attempt, began, "the channel is no longer configured".to_owned());
             records.push(ended(key, &lane, Some(row), None, began));
         }
+        let collected: Vec<String> = self.outbox.inner().state.digests.keys().cloned().collect();
+        let gone = collected.into_iter().filter(|lane| !self.outbox.channels.contains(lane));
+        records.extend(gone.map(|lane| Record::Digested { lane }));
         if records.is_empty() {
             return;
         }

@@ -1,6 +1,6 @@
 //! The outbox: incidents and notices on disk, and the next task of each lane.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::digest::{Collected, Digest, DigestSettings};
 use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
-use super::routes::Routes;
+use super::routes::{Routes, name_of};
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
@@ -28,6 +29,8 @@ const GROWTH_BYTES_MAX: u64 = 8 << 20;
 pub const PAUSE_FILE: &str = "pause-actions";
 /// Interval at which the folder is checked for [`PAUSE_FILE`] while revocations are paused.
 const PAUSE_LOOK_MS: i64 = 10_000;
+/// Alerts that are collected at a time.
+const COLLECTED_MAX: usize = 1_000;
 /// Maximum number of outcomes that a message names. The others are counted.
 const OUTCOMES_MAX: usize = 100;
 
@@ -38,6 +41,8 @@ pub struct Outbox {
     /// One lane per channel and recipient.
     pub(super) channels: Vec<String>,
     pub(super) routes: Routes,
+    /// By name of the channel.
+    digests: BTreeMap<String, DigestSettings>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
     /// Number of journal lines that could not be read at the start.
@@ -80,8 +85,8 @@ impl Outbox {
         let rewritten_bytes = journal.bytes();
         let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
-        let routes = Routes::default();
-        Ok(Self { inner, folder: folder.to_owned(), channels, routes, clock, changed, damaged })
+        let (routes, digests) = (Routes::default(), BTreeMap::new());
+        Ok(Self { inner, folder: folder.to_owned(), channels, routes, digests, clock, changed, damaged })
     }
 
     /// The same with routes. Without them, every channel gets everything.
@@ -89,6 +94,36 @@ impl Outbox {
     pub fn with_routes(mut self, routes: Routes) -> Self {
         self.routes = routes;
         self
+    }
+
+    /// The same with limits of messages, by name of the channel.
+    #[must_use]
+    pub fn with_digests(mut self, digests: BTreeMap<String, DigestSettings>) -> Self {
+        self.digests = digests;
+        self
+    }
+
+    /// The limit of messages of a lane.
+    pub(super) fn digest_of(&self, lane: &str) -> Option<DigestSettings> {
+        self.digests.get(name_of(lane)).copied()
+    }
+
+    /// Whether alerts are collected that no digest contains yet.
+    pub(super) fn collects(&self) -> bool {
+        !self.inner().state.digests.is_empty()
+    }
+
+    /// Alerts of `lane` that are due and may be collected, each with its incident.
+    pub(super) fn collectable(&self, lane: &str, settings: &DigestSettings) -> Vec<(Collected, Box<Incident>)> {
+        let now = self.clock.now_millis();
+        let inner = self.inner();
+        let due = inner.state.due_incidents(lane, now, COLLECTED_MAX);
+        due.filter_map(|(id, key, incident)| {
+            let report = report(&inner.state, id, lane, now)?;
+            let alert = Collected { key: key.to_owned(), incident: id, severity: incident.severity };
+            settings.may_collect(&report.incident, &report.progress).then_some((alert, report.incident))
+        })
+        .collect()
     }
 
     /// Lanes that get messages about `incident`: those of its route, and those that have messages about it already.
@@ -159,31 +194,23 @@ impl Outbox {
         let inner = self.inner();
         let state = &inner.state;
         let now = self.clock.now_millis();
-        let item = match state.first(lane) {
-            None => return Next::Nothing,
-            Some(Due { at, .. }) if *at > now => return Next::At(*at),
-            Some(due) => &due.item,
+        let digest_at = state.digests.get(lane).map(|digest| digest.due_at);
+        if let Some(digest) = state.digests.get(lane).filter(|digest| digest.due_at <= now) {
+            let what = What::Digest(Box::new(digest.clone()));
+            return Next::Now(Box::new(Message { key: digest.key(lane), effect: Effect::default(), what }));
+        }
+        let item = match (state.first(lane), digest_at) {
+            (None, None) => return Next::Nothing,
+            (None, Some(at)) => return Next::At(at),
+            (Some(Due { at, .. }), digest_at) if *at > now => {
+                return Next::At(digest_at.map_or(*at, |digest| digest.min(*at)));
+            }
+            (Some(due), _) => &due.item,
         };
         let message = match item {
-            Item::Thread(id) => state.threads.get(id).and_then(|thread| {
+            Item::Thread(id) => report(state, *id, lane, now).and_then(|report| {
+                let thread = state.threads.get(id)?;
                 let effect = thread.pending.get(lane)?.clone();
-                let incident = thread.incident.clone()?;
-                let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
-                let outcomes = state.outcomes(*id, since);
-                let revocation = revocation_key(&incident)
-                    .and_then(|name| state.settled(&name))
-                    .map_or(Revocation::NotAsked, |settled| settled.revocation.clone());
-                let progress = Progress {
-                    revocation,
-                    revoked: outcomes.iter().filter(|(_, revocation)| is_revoked(revocation)).count(),
-                    not_revoked: outcomes.iter().filter(|(_, revocation)| is_not_revoked(revocation)).count(),
-                    outcomes_total: outcomes.len(),
-                    outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
-                    joined: thread.joined_since(lane),
-                    root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
-                };
-                let sent = thread.sent_by(lane, incident.severity, now);
-                let report = Report { incident, progress, sent };
                 Some(Message { key: thread.key.clone(), effect, what: What::Report(Box::new(report)) })
             }),
             Item::Notice(key) => state.notices.get(key).and_then(|pending| {
@@ -313,6 +340,29 @@ fn full() -> io::Error {
     io::Error::new(io::ErrorKind::QuotaExceeded, reason)
 }
 
+/// The incident with its state for one lane. `None` if the lane has no message about it.
+fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
+    let thread = state.threads.get(&id)?;
+    thread.pending.get(lane)?;
+    let incident = thread.incident.clone()?;
+    let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
+    let outcomes = state.outcomes(id, since);
+    let revocation = revocation_key(&incident)
+        .and_then(|name| state.settled(&name))
+        .map_or(Revocation::NotAsked, |settled| settled.revocation.clone());
+    let progress = Progress {
+        revocation,
+        revoked: outcomes.iter().filter(|(_, revocation)| is_revoked(revocation)).count(),
+        not_revoked: outcomes.iter().filter(|(_, revocation)| is_not_revoked(revocation)).count(),
+        outcomes_total: outcomes.len(),
+        outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
+        joined: thread.joined_since(lane),
+        root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
+    };
+    let sent = thread.sent_by(lane, incident.severity, now);
+    Some(Report { incident, progress, sent })
+}
+
 /// A notice's key is used in headers of mails and requests, so a key with other characters is hashed.
 fn notice_key(key: &str) -> String {
     let is_plain = key.len() <= NOTICE_KEY_BYTES_MAX
@@ -353,6 +403,8 @@ pub(super) struct Message {
 pub(super) enum What {
     Report(Box<Report>),
     Notice(Notice),
+    /// The digest of the lane is due.
+    Digest(Box<Digest>),
 }
 
 /// An incident, with its state for one channel.

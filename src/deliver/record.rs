@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::{Collected, Digest};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::{Incident, Severity, Target, Victim};
 
@@ -54,6 +55,12 @@ pub(super) enum Record {
     },
     /// The lane fails, so other channels send this message too.
     Rerouted { key: String, lane: String, to: Vec<String>, at: i64 },
+    /// Alerts of a lane that are in its next digest instead of in messages of their own.
+    Collected { lane: String, at: i64, due_at: i64, alerts: Vec<Collected> },
+    /// The digest of a lane was made.
+    Digested { lane: String },
+    /// A digest that is not due yet. Only in a rewritten journal.
+    Digest { lane: String, digest: Digest },
     /// The incident continues, so a held revocation is requested again earlier.
     Nudged { key: String, at: i64 },
     /// No further attempt is made.
@@ -90,7 +97,7 @@ pub(super) enum Record {
     Notice { key: String, notice: Notice, pending: BTreeMap<String, Effect> },
     /// A revocation that is not finished. Only in a rewritten journal.
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
-    /// A waiting row. Only in a rewritten journal.
+    /// A waiting row.
     Row { row: ActionRow },
 }
 

@@ -1,6 +1,7 @@
 //! State of the outbox, computed from the records of its journal. The same records always give the same state.
 
 mod data;
+mod digests;
 mod keys;
 mod messages;
 mod queue;
@@ -72,6 +73,9 @@ impl State {
                 self.settle(&key, at, revocation, &channels);
             }
             Record::Rerouted { key, lane, to, at } => self.reroute(&key, &lane, &to, at),
+            Record::Collected { lane, at, due_at, alerts } => self.collect(&lane, at, due_at, &alerts),
+            Record::Digested { lane } => _ = self.digests.remove(&lane),
+            Record::Digest { lane, digest } => _ = self.digests.insert(lane, digest),
             Record::Nudged { key, at } => {
                 self.update(&Item::Revocation(key), REVOKE, |effect| {
                     effect.due_at = effect.due_at.min(at.max(effect.tried_at + NUDGE_WAIT_MS));
@@ -137,6 +141,8 @@ impl State {
             incident: asked.incident.clone(),
             effect: asked.effect.clone(),
         }));
+        let digests = self.digests.iter();
+        records.extend(digests.map(|(lane, digest)| Record::Digest { lane: lane.clone(), digest: digest.clone() }));
         records.extend(self.rows.iter().map(|row| Record::Row { row: row.clone() }));
         records
     }

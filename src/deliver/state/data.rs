@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::keys::Due;
+use crate::deliver::digest::Digest;
 use crate::deliver::record::{Effect, Subject, Thread, Work};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::Incident;
@@ -77,6 +78,8 @@ pub(in crate::deliver) struct State {
     /// First requests of revocations within the last hour.
     pub(super) calls: VecDeque<Call>,
     pub(crate) rows: VecDeque<ActionRow>,
+    /// Collected alerts, by lane.
+    pub(crate) digests: BTreeMap<String, Digest>,
     /// The input has ended, so no message is postponed to be combined with later changes.
     pub(crate) is_last: bool,
     /// Changes of a journal of an earlier version. Their deliveries are in later records.

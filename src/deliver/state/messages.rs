@@ -41,6 +41,7 @@ impl State {
     /// After the end of the input: makes postponed messages due.
     pub(in crate::deliver) fn flush(&mut self, now: i64) {
         self.is_last = true;
+        self.flush_digests(now);
         let pending = self.threads.iter().flat_map(|(incident, thread)| {
             let unsent = thread.pending.iter().filter(|(lane, effect)| {
                 effect.attempts == 0 && effect.hold.is_none() && thread.sent.contains_key(*lane)

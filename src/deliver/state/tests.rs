@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::revocations::HELD_OF_TENANT_MAX;
 use super::*;
+use crate::deliver::digest::Collected;
 use crate::event::{BaselineId, Timestamp};
 use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, Severity, Target, Verdict};
 
@@ -64,7 +65,7 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
         (state.waiting(), state.held(), state.known.order.clone()),
         (settled, threads, open),
         state.first_capped(CAPS, 0),
-        state.first_paused().map(str::to_owned),
+        (state.first_paused().map(str::to_owned), format!("{:?}", state.digests)),
         state.oldest_revocation().map(|(at, key)| (at, key.to_owned())),
     )
 }
@@ -76,6 +77,8 @@ enum Op {
     Message { id: u64, lane: &'static str, accepted: Option<bool> },
     Revocation { id: u64, victim: u32, to: u8 },
     Reroute { id: u64 },
+    Collect { id: u64, lane: &'static str },
+    Digested,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -89,6 +92,8 @@ fn op() -> impl Strategy<Value = Op> {
         (id.clone(), prop_oneof![Just("a"), Just("b")], any::<Option<bool>>())
             .prop_map(|(id, lane, accepted)| Op::Message { id, lane, accepted }),
         id.clone().prop_map(|id| Op::Reroute { id }),
+        (id.clone(), prop_oneof![Just("a"), Just("b")]).prop_map(|(id, lane)| Op::Collect { id, lane }),
+        Just(Op::Digested),
         (id, victim, 0_u8..7).prop_map(|(id, victim, to)| Op::Revocation { id, victim, to }),
     ]
 }
@@ -123,6 +128,12 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                 }
             })
         }
+        Op::Collect { id, lane } => {
+            let thread = state.threads.get(&id)?;
+            let alert = Collected { key: thread.key.clone(), incident: id, severity: Severity::High };
+            Some(Record::Collected { lane: lane.to_owned(), at, due_at: at + 900, alerts: vec![alert] })
+        }
+        Op::Digested => Some(Record::Digested { lane: "a".to_owned() }),
         Op::Reroute { id } => {
             let key = state.threads.get(&id)?.key.clone();
             Some(Record::Rerouted { key, lane: "a".to_owned(), to: vec!["b".to_owned()], at })
