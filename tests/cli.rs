@@ -164,7 +164,7 @@ fn validate_prints_a_line_for_each_part() {
     ok      configuration: right.toml
     ok      rules: 21 from this build
     ok      GeoIP: no files are configured, so places and networks are not scored
-    ok      snapshots: none are configured, so a restart rebuilds the memory from the source
+    ok      snapshots: in a topic, if the brokers permit it
     ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");
@@ -175,7 +175,7 @@ fn validate_prints_a_line_for_each_part() {
     ok      configuration: wrong.toml
     ok      rules: 21 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); its places or networks are missing; geoip/README.md describes where to get files
-    ok      snapshots: none are configured, so a restart rebuilds the memory from the source
+    ok      snapshots: in a topic, if the brokers permit it
     ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");

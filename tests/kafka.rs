@@ -14,7 +14,7 @@ use support::observer::Recorder;
 use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use tokenwarden::port::{Message, Polled, Source as _, SourceError};
-use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Topic};
+use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, StateTopicUse, Topic};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -28,7 +28,7 @@ fn settings(topic: &str) -> KafkaSettings {
         properties: BTreeMap::new(),
         allow_plaintext: false,
         remember_messages_max: 0,
-        state_topic: false,
+        state_topic: StateTopicUse::Never,
     }
 }
 

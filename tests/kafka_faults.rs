@@ -15,7 +15,7 @@ use support::observer::Recorder;
 use support::process::{cache, eventually, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
 use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _};
-use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, Topic};
+use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, StateTopicUse, Topic};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -30,7 +30,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         properties: BTreeMap::from([("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned())]),
         allow_plaintext: false,
         remember_messages_max: 0,
-        state_topic: false,
+        state_topic: StateTopicUse::Never,
     }
 }
 

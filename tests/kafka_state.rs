@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -12,6 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::acl::Operation;
 use support::kafka::Kafka;
 use support::observer::Recorder;
 use support::process::{cache, eventually, free_port, keep_secret, read};
@@ -19,7 +21,9 @@ use tokenwarden::checkpoint::Position;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::port::{Polled, Restoration, Snapshots as _, Source as _, StateRestorer};
 use tokenwarden::snapshot::{Extent, Marker, RECORD_BYTES_MAX};
-use tokenwarden::source::kafka::{KafkaSettings, KafkaSource, Level, StateTopic, Topic, check};
+use tokenwarden::source::kafka::{
+    KafkaSettings, KafkaSource, Level, Permitted, StateTopic, StateTopicUse, Topic, check,
+};
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -35,7 +39,7 @@ fn settings(topic: &str) -> KafkaSettings {
         properties: BTreeMap::new(),
         allow_plaintext: false,
         remember_messages_max: 0,
-        state_topic: true,
+        state_topic: StateTopicUse::Required,
     }
 }
 
@@ -125,6 +129,57 @@ fn topics_check_covers_the_state_topic() {
     let findings = check(&KafkaSettings { properties: range, ..settings(topic) }).expect("the broker answers");
     let membership = findings.iter().find(|found| found.what == "membership");
     assert_eq!(membership.map(|found| found.level), Some(Level::Warning), "{findings:?}");
+}
+
+/// Settings with the user that [`Kafka::deny`] restricts.
+fn guarded(topic: &str) -> KafkaSettings {
+    let login = [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "tokenwarden"),
+        ("sasl.password", "right"),
+    ];
+    let properties = login.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    KafkaSettings {
+        brokers: KAFKA.guarded.clone(),
+        properties,
+        state_topic: StateTopicUse::IfPermitted,
+        ..settings(topic)
+    }
+}
+
+/// Why the brokers do not permit snapshots.
+fn refusal(topic: &str) -> Option<String> {
+    match StateTopic::open_if_permitted(&guarded(topic)).expect("the broker answers") {
+        Permitted::Yes(_) => None,
+        Permitted::Refused(reason) => Some(reason),
+    }
+}
+
+#[test]
+fn refused_state_topic_is_no_error() {
+    let (create, write) = (Operation::RD_KAFKA_ACL_OPERATION_CREATE, Operation::RD_KAFKA_ACL_OPERATION_WRITE);
+    let topic = "state-refused";
+    let state = format!("{topic}.state");
+    KAFKA.create_topic(topic, 2);
+    KAFKA.deny_creation(&state);
+    let reason = refusal(topic).expect("the topic cannot be created");
+    assert!(reason.starts_with("not created: ") && reason.contains("uthorization"), "{reason}");
+    let findings = check(&guarded(topic)).expect("the broker answers");
+    let found = findings.iter().find(|found| found.topic == state).expect("the topic is checked");
+    assert_eq!(found.level, Level::Warning, "{findings:?}");
+
+    KAFKA.deny(create, &state, false);
+    assert_eq!(refusal(topic), None, "it is created");
+    let describe = Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE;
+    KAFKA.deny(write, &state, true);
+    KAFKA.allow(describe, &state, true);
+    assert_eq!(refusal(topic).as_deref(), Some("we may not read and write it (ACL)"));
+    KAFKA.deny(write, &state, false);
+    KAFKA.allow(describe, &state, false);
+    KAFKA.deny_transactions(&format!("group-of-{topic}-state-"));
+    let reason = refusal(topic).expect("transactions are refused");
+    assert!(reason.starts_with("transactions are refused: "), "{reason}");
 }
 
 /// Polls until a message arrives. Returns whether it was replayed.
@@ -356,6 +411,54 @@ fn stopped_member_hands_its_memory_to_another() {
     drop(second);
 }
 
+/// The service without a word about snapshots in its configuration, whose user may not create their topic.
+#[test]
+fn service_without_permission_for_snapshots_starts() {
+    let topic = "state-forbidden";
+    KAFKA.create_topic(topic, 1);
+    KAFKA.deny_creation(&format!("{topic}.state"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let login = "'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN', 'sasl.username' = 'tokenwarden', \
+                 'sasl.password' = 'right'";
+    configure(folder, folder, topic, 1_000, login);
+    let file = folder.join("tokenwarden.toml");
+    let config = read(&file).replace("state_topic = true\n", "").replace(&KAFKA.brokers, &KAFKA.guarded);
+    keep_secret(&file, &config);
+    KAFKA.produce(topic, [("key", b"{}".as_slice())]);
+    let service = Service::start(folder);
+    let done = eventually(Duration::from_secs(60), "the message is processed", || {
+        (KAFKA.committed(topic, topic)? == 1).then_some(())
+    });
+    let log = read(&folder.join("log"));
+    done.unwrap_or_else(|| panic!("{log}"));
+    let listen = config.split("listen = '").nth(1).and_then(|rest| rest.split('\'').next()).expect("an address");
+    let ready = ask(listen, "/readyz");
+    let (head, body) = ready.split_once("\r\n\r\n").expect("a body");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{ready}");
+    assert!(body.starts_with(&format!("ok\nsnapshots_off ({topic}.state): ")), "{ready}");
+    assert!(ask(listen, "/metrics").contains("tokenwarden_degraded{condition=\"snapshots_off\"} 1\n"));
+    assert!(log.contains("snapshots are off: a restart rebuilds the memory"), "{log}");
+    assert!(log.contains("\"remember_messages_max\":0"), "{log}");
+    service.stop();
+
+    // With `state_topic = true` it does not start.
+    keep_secret(&file, &config.replace("prefix = ", "state_topic = true\nprefix = "));
+    let refused = tokenwarden(folder).args(["run", "--config", "tokenwarden.toml"]).output().expect("it runs");
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(69), "{reason}");
+    assert!(reason.contains("state-forbidden.state`: not created"), "{reason}");
+}
+
+/// The response of the service's HTTP server.
+fn ask(listen: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(listen).expect("the service listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {listen}\r\nConnection: close\r\n\r\n").expect("it is sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a response");
+    text
+}
+
 #[test]
 fn killed_service_continues_with_its_memory() {
     let topic = "state-service";
@@ -363,6 +466,9 @@ fn killed_service_continues_with_its_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     configure(folder, folder, topic, 1_000, "'group.instance.id' = 'one'");
+    // Snapshots are on by default.
+    let file = folder.join("tokenwarden.toml");
+    std::fs::write(&file, read(&file).replace("state_topic = true\n", "")).expect("a file");
     let lines = simulated();
     let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let (before, after) = events.split_at(events.len() / 2);

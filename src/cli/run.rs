@@ -21,7 +21,7 @@ use crate::enrich::Enricher;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, Snapshots, Source, StateRestorer, StoreError};
 use crate::retry::RetryPolicy;
-use crate::source::kafka::{KafkaSource, StateTopic};
+use crate::source::kafka::{KafkaSettings, KafkaSource, Permitted, StateTopic, StateTopicUse};
 use crate::state_dir::StateDir;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
@@ -95,7 +95,7 @@ fn serve(
         outbox: delivery.outbox(),
         clock: Arc::clone(&clock),
     };
-    let storage = open_snapshots(config)?;
+    let storage = open_snapshots(config, &health)?;
     let restored = storage.as_ref().map(|storage| {
         let (clock, metrics, health) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&health));
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
@@ -211,12 +211,34 @@ impl Storage {
 }
 
 /// The storage of snapshots, if one is configured.
-fn open_snapshots(config: &Config) -> Result<Option<Storage>, Failure> {
-    if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
-        return Ok(Some(Storage::Topic(StateTopic::open(kafka)?)));
+fn open_snapshots(config: &Config, health: &Health) -> Result<Option<Storage>, Failure> {
+    if let Some(kafka) = &config.source.kafka {
+        match kafka.state_topic {
+            StateTopicUse::Required => return Ok(Some(Storage::Topic(StateTopic::open(kafka)?))),
+            StateTopicUse::IfPermitted => return Ok(open_if_permitted(kafka, health)?.map(Storage::Topic)),
+            StateTopicUse::Never => {}
+        }
     }
     let dir = config.snapshots.dir.as_deref().map(open_state).transpose()?;
     Ok(dir.map(|dir| Storage::Folder(Arc::new(dir))))
+}
+
+/// The topic of snapshots, or a report that it cannot be used.
+fn open_if_permitted(kafka: &KafkaSettings, health: &Health) -> Result<Option<StateTopic>, Failure> {
+    let reason = match StateTopic::open_if_permitted(kafka)? {
+        Permitted::Yes(topic) => return Ok(Some(topic)),
+        Permitted::Refused(reason) => reason,
+    };
+    let topic = StateTopic::name(kafka);
+    health.set_of(Condition::SnapshotsOff, &topic, true);
+    tracing::warn!(
+        topic,
+        reason,
+        remember_messages_max = kafka.remember_messages_max,
+        "snapshots are off: a restart rebuilds the memory from the last remember_messages_max messages of each partition. \
+         Permit the topic (docs/operations.md, Snapshots) or set source.kafka.state_topic = false"
+    );
+    Ok(None)
 }
 
 /// The source, the assignment of its messages to partitions, and the number of partitions.

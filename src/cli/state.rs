@@ -13,7 +13,7 @@ use crate::number::grouped;
 use crate::port::{Clock as _, NamedSnapshots, SnapshotError, StoredSnapshot};
 use crate::sanitize;
 use crate::snapshot::{Marker, Reached};
-use crate::source::kafka::StateTopic;
+use crate::source::kafka::{StateTopic, StateTopicUse};
 use crate::state_dir;
 use crate::telemetry::SystemClock;
 
@@ -72,7 +72,7 @@ fn in_folder(dir: &Path) -> Result<NamedSnapshots, Failure> {
 
 /// The snapshots where the configuration stores them.
 fn configured(config: &Config) -> Result<NamedSnapshots, Failure> {
-    if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic) {
+    if let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.state_topic != StateTopicUse::Never) {
         return Ok(StateTopic::existing(kafka)?.list(kafka)?);
     }
     let missing = "no snapshots are configured; set snapshots.dir or source.kafka.state_topic, or use --dir";

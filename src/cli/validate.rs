@@ -18,7 +18,7 @@ use crate::format::Format;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
-use crate::source::kafka::{self, Finding, Level};
+use crate::source::kafka::{self, Finding, Level, StateTopicUse};
 use crate::state_dir;
 use crate::store::Reader;
 use crate::telemetry::SystemClock;
@@ -109,8 +109,10 @@ fn check_geoip(config: &Config, report: &mut Report) -> Result<(), Failure> {
 
 /// A snapshot that cannot be used is no failure, because the memory is then rebuilt.
 fn check_snapshots(config: &Config) -> Result<(), Failure> {
-    if config.source.kafka.as_ref().is_some_and(|kafka| kafka.state_topic) {
-        return Report::ok("snapshots", "in a topic");
+    match config.source.kafka.as_ref().map(|kafka| kafka.state_topic) {
+        Some(StateTopicUse::Required) => return Report::ok("snapshots", "in a topic"),
+        Some(StateTopicUse::IfPermitted) => return Report::ok("snapshots", "in a topic, if the brokers permit it"),
+        Some(StateTopicUse::Never) | None => {}
     }
     let Some(dir) = &config.snapshots.dir else {
         return Report::ok("snapshots", "none are configured, so a restart rebuilds the memory from the source");

@@ -29,6 +29,7 @@ pub(crate) use self::tree::{ConfigError, nearest};
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
+use crate::source::kafka::StateTopicUse;
 use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
 
@@ -133,6 +134,11 @@ impl Config {
         let mut config: Self = tree.deserialize()?;
         config.places = tree.places().clone();
         config.secret_in_file = secret_in_file;
+        if let (Some(kafka), Some(_)) = (&mut config.source.kafka, &config.snapshots.dir)
+            && kafka.state_topic == StateTopicUse::IfPermitted
+        {
+            kafka.state_topic = StateTopicUse::Never;
+        }
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
         config.alert.check().map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
         if !config.admin.listen.ip().is_loopback() {
@@ -247,7 +253,8 @@ impl Config {
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");
         }
-        if self.snapshots.dir.is_some() && self.source.kafka.as_ref().is_some_and(|kafka| kafka.state_topic) {
+        let state_topic = self.source.kafka.as_ref().map(|kafka| kafka.state_topic);
+        if self.snapshots.dir.is_some() && state_topic == Some(StateTopicUse::Required) {
             return wrong("snapshots.dir", "and source.kafka.state_topic are both set; remove one");
         }
         if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {

@@ -135,7 +135,7 @@ impl Default for Outbox {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SnapshotSection {
-    /// Folder of the snapshots. Without it and without `source.kafka.state_topic`, none are written.
+    /// Folder of the snapshots, instead of the topic of `source.kafka.state_topic`.
     pub(crate) dir: Option<PathBuf>,
     /// Time between two snapshots, milliseconds.
     pub(crate) interval_ms: i64,

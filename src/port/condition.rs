@@ -1,6 +1,6 @@
-//! Conditions under which the service is not ready.
+//! Conditions that the health checks report.
 
-/// Reason why the service is not ready.
+/// Reason why the service is not ready, or does not do all that it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
     /// The worker has not polled its source yet.
@@ -31,6 +31,8 @@ pub enum Condition {
     Outbox,
     /// The last snapshot of the state was not written.
     Snapshot,
+    /// The topic of snapshots cannot be used.
+    SnapshotsOff,
     /// Lines of the outbox's file are damaged.
     OutboxDamaged,
     /// A delivery lane has failed and is being restarted.
@@ -44,7 +46,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -59,6 +61,7 @@ impl Condition {
         Self::SpoolFull,
         Self::Outbox,
         Self::Snapshot,
+        Self::SnapshotsOff,
         Self::OutboxDamaged,
         Self::Lane,
         Self::LaneEnded,
@@ -83,6 +86,7 @@ impl Condition {
             Self::SpoolFull => "spool_full",
             Self::Outbox => "outbox",
             Self::Snapshot => "snapshot",
+            Self::SnapshotsOff => "snapshots_off",
             Self::OutboxDamaged => "outbox_damaged",
             Self::Lane => "lane",
             Self::LaneEnded => "lane_ended",
@@ -110,12 +114,20 @@ impl Condition {
             Self::Snapshot => {
                 "the last snapshot of the state was not written; a restart reads the messages since the one before again"
             }
+            Self::SnapshotsOff => {
+                "the topic of snapshots cannot be used (see the log); a restart rebuilds the memory from the last messages only"
+            }
             Self::OutboxDamaged => "lines of the outbox are damaged; alerts or revocations may be lost",
             Self::Lane => "the delivery lane has failed and is being restarted",
             Self::LaneEnded => "the delivery lane has ended; restart the process",
             Self::Channel => "the alert channel rejects alerts",
             Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
         }
+    }
+
+    /// Whether `/readyz` succeeds although it holds: the service does its work, and waiting would not end the condition.
+    pub(crate) const fn is_degradation(self) -> bool {
+        matches!(self, Self::SnapshotsOff)
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.

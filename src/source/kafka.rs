@@ -44,8 +44,9 @@ use self::native::Commits;
 use self::owned::{Owned, hand_over, part};
 use self::resume::First;
 pub use self::settings::KafkaSettings;
+pub use self::settings::StateTopicUse;
 pub use self::settings::Topic;
-pub use self::state::StateTopic;
+pub use self::state::{Permitted, StateTopic};
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver, StateRestorer};
 

@@ -117,9 +117,12 @@ async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
     answer(&pages.health.restart_reasons(pages.clock.now_millis()), &[])
 }
 
-/// With the query `verbose`, lines about the memory follow.
+/// Degradations follow the reasons, and with the query `verbose` lines about the memory.
 async fn readyz(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
-    let notes = if query.as_deref() == Some("verbose") { pages.health.memory() } else { Vec::new() };
+    let mut notes = pages.health.degradations();
+    if query.as_deref() == Some("verbose") {
+        notes.extend(pages.health.memory());
+    }
     answer(&pages.health.unready_reasons(pages.clock.now_millis()), &notes)
 }
 
@@ -174,6 +177,14 @@ mod tests {
         assert_eq!(status(format!("{base}/healthz")).await, 200);
         health.beat(99_000);
         assert_eq!(status(format!("{base}/readyz")).await, 200);
+        health.set(Condition::Store, true);
+        health.set(Condition::Store, false);
+        health.set_of(Condition::SnapshotsOff, "t.state", true);
+        let degraded = reqwest::get(format!("{base}/readyz")).await.expect("an answer");
+        assert_eq!(degraded.status(), 200);
+        let text = degraded.text().await.expect("a text");
+        assert!(text.starts_with("ok\nsnapshots_off (t.state): the topic of snapshots cannot be used"), "{text}");
+        health.set_of(Condition::SnapshotsOff, "t.state", false);
         health.set(Condition::Store, true);
         health.set_memory_since("t-0", Some(1_769_990_400_000));
         let verbose = reqwest::get(format!("{base}/readyz?verbose")).await.expect("an answer");

@@ -73,9 +73,17 @@ impl Health {
         }
     }
 
+    /// Conditions that do not make the service unready, one line per condition and part.
+    pub fn degradations(&self) -> Vec<String> {
+        let holding = self.holding();
+        let held = holding.iter().filter(|(condition, _)| condition.is_degradation());
+        held.map(|(condition, part)| line(*condition, part)).collect()
+    }
+
     /// Why the service is not ready at `now`, one line per condition and part.
     pub fn unready_reasons(&self, now: i64) -> Vec<String> {
         let mut held = self.holding().clone();
+        held.retain(|(condition, _)| !condition.is_degradation());
         held.extend(
             [Condition::Starting, Condition::Hung]
                 .into_iter()

@@ -53,6 +53,7 @@ pub struct Metrics {
     rebuild_left: Family<Labels<2>, Gauge>,
     memory_since: Family<Labels<1>, Gauge>,
     unready: Family<Labels<1>, Gauge>,
+    degraded: Family<Labels<1>, Gauge>,
     offset_gaps: Family<Labels<2>, Counter>,
     messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
@@ -227,6 +228,9 @@ impl Metrics {
         );
         let unready = Family::<Labels<1>, Gauge>::default();
         registry.register("unready", "1 while the condition makes /readyz fail, by condition", unready.clone());
+        let degraded = Family::<Labels<1>, Gauge>::default();
+        let help = "1 while the condition holds, which /readyz reports and which does not make it fail, by condition";
+        registry.register("degraded", help, degraded.clone());
         Self {
             registry,
             messages,
@@ -260,6 +264,7 @@ impl Metrics {
             rebuild_left,
             memory_since,
             unready,
+            degraded,
             offset_gaps,
             messages_lost,
             letters_dropped,
@@ -279,7 +284,8 @@ impl Metrics {
     pub(crate) fn conditions(&self, health: &Health, now: i64) {
         for condition in Condition::ALL {
             let holds = health.holds(condition, now);
-            self.unready.get_or_create(&[("condition", condition.name().into())]).set(i64::from(holds));
+            let family = if condition.is_degradation() { &self.degraded } else { &self.unready };
+            family.get_or_create(&[("condition", condition.name().into())]).set(i64::from(holds));
         }
     }
 

@@ -13,8 +13,10 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::acl::{self, Operation};
+use super::acl::{self, Operation, Permission, Resource};
 use super::process::{Tied, cache, eventually, free_port, wait_for_port};
+
+const DENY: Permission = Permission::RD_KAFKA_ACL_PERMISSION_TYPE_DENY;
 
 pub(crate) struct Kafka {
     server: Option<Tied>,
@@ -206,7 +208,31 @@ impl Kafka {
 
     /// Forbids the user of [`Self::guarded`] an operation on a topic, or no longer.
     pub(crate) fn deny(&self, operation: Operation, topic: &str, denied: bool) {
-        acl::deny(&self.admin(), operation, topic, denied);
+        self.set_rule((DENY, operation), (Resource::RD_KAFKA_RESOURCE_TOPIC, topic), denied);
+    }
+
+    /// Permits the user of [`Self::guarded`] an operation on a topic that has other rules.
+    pub(crate) fn allow(&self, operation: Operation, topic: &str, allowed: bool) {
+        let rule = (Permission::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW, operation);
+        self.set_rule(rule, (Resource::RD_KAFKA_RESOURCE_TOPIC, topic), allowed);
+    }
+
+    /// Forbids the user of [`Self::guarded`] to create the topic.
+    pub(crate) fn deny_creation(&self, topic: &str) {
+        let create = Operation::RD_KAFKA_ACL_OPERATION_CREATE;
+        // A user may create a topic with a permission for the topic or for the cluster.
+        self.set_rule((DENY, create), (Resource::RD_KAFKA_RESOURCE_BROKER, "kafka-cluster"), true);
+        self.deny(create, topic, true);
+    }
+
+    /// Forbids the user of [`Self::guarded`] a transactional id.
+    pub(crate) fn deny_transactions(&self, id: &str) {
+        let write = Operation::RD_KAFKA_ACL_OPERATION_WRITE;
+        self.set_rule((DENY, write), (Resource::RD_KAFKA_RESOURCE_TRANSACTIONAL_ID, id), true);
+    }
+
+    fn set_rule(&self, rule: (Permission, Operation), of: (Resource, &str), exists: bool) {
+        acl::set(&self.admin(), rule, of, exists);
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

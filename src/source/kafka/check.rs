@@ -15,7 +15,7 @@ use super::lookup::{left, logs};
 use super::member::Member;
 use super::native::{Description, Partition, describe};
 use super::resume::{First, Log, resume};
-use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::settings::{ANSWER_WAIT, KafkaSettings, StateTopicUse};
 use super::state::{MESSAGE_BYTES as STATE_MESSAGE_BYTES, StateTopic};
 use crate::port::SourceError;
 
@@ -53,7 +53,7 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     ask(&consumer, names.first().copied().unwrap_or(&letters.name), &settings.brokers)?;
     names.push(&letters.name);
     let state = StateTopic::name(settings);
-    if settings.state_topic {
+    if settings.state_topic != StateTopicUse::Never {
         names.push(&state);
     }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
@@ -63,7 +63,7 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
         let config = configs.get(*name).ok_or("their settings may not be read (ACL: DescribeConfigs)");
         if *name == letters.name {
             checked.letters(name, found, config);
-        } else if settings.state_topic && *name == state {
+        } else if settings.state_topic != StateTopicUse::Never && *name == state {
             checked.state(name, found, config);
         } else {
             checked.source(name, found, config);
@@ -91,16 +91,21 @@ pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
         }
     };
     let mut findings = vec![Finding { level, topic: letters.name, what: "topic", text, repaired_at_start: false }];
-    if settings.state_topic {
+    if settings.state_topic != StateTopicUse::Never {
         let text = "exists, or was created: compacted, as many partitions as the largest source topic".to_owned();
         let (level, text) = match StateTopic::open(settings) {
             Ok(_) => (Level::Ok, text),
-            Err(error) => (Level::Failed, error.to_string()),
+            Err(error) => (if_required(settings), error.to_string()),
         };
         let topic = StateTopic::name(settings);
         findings.push(Finding { level, topic, what: "topic", text, repaired_at_start: false });
     }
     Ok(findings)
+}
+
+/// The level of a finding that prevents snapshots. Without `state_topic = true`, the service then runs without them.
+fn if_required(settings: &KafkaSettings) -> Level {
+    if settings.state_topic == StateTopicUse::Required { Level::Failed } else { Level::Warning }
 }
 
 fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
@@ -179,8 +184,11 @@ impl Checked<'_> {
         config: Result<&ConfigResource, &'static str>,
     ) {
         let missing = "does not exist; the service creates it if the ACL permits it, or run `topics create`";
+        let level = if_required(self.settings);
         let Some(found) = self.exists(name, found, missing) else {
-            self.findings.iter_mut().rev().take(1).for_each(|finding| finding.repaired_at_start = true);
+            if let Some(finding) = self.findings.last_mut() {
+                (finding.level, finding.repaired_at_start) = (level, true);
+            }
             return;
         };
         let (count, of_sources) = (found.partitions.len(), self.source_partitions);
@@ -192,6 +200,9 @@ impl Checked<'_> {
             self.add(Level::Warning, name, "partitions", why);
         }
         self.permission(name, found.may.map(|may| may.read && may.write), "read and write");
+        if let Some(finding) = self.findings.last_mut().filter(|finding| finding.level == Level::Failed) {
+            finding.level = level;
+        }
         match config {
             Ok(config) if value(config, "cleanup.policy") == "compact" => {
                 self.add(Level::Ok, name, "cleanup", "compact");

@@ -14,14 +14,27 @@ use super::member::Member;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::port::SourceError;
 
+/// Why a topic is not created.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CreateError {
+    /// The request failed.
+    #[error("{0}")]
+    Request(KafkaError),
+    #[error("{0}")]
+    Refused(RDKafkaErrorCode),
+    /// It exists now or has existed before.
+    #[error("it exists, but we may not see it (ACL: Describe)")]
+    Hidden,
+}
+
 /// Creates a topic, if it is missing.
-pub(super) fn create_topic<C: ClientContext>(admin: &AdminClient<C>, topic: &NewTopic<'_>) -> Result<(), String> {
+pub(super) fn create_topic<C: ClientContext>(admin: &AdminClient<C>, topic: &NewTopic<'_>) -> Result<(), CreateError> {
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
     let results = futures::executor::block_on(admin.create_topics([topic], &options));
-    for result in results.map_err(|error| error.to_string())? {
+    for result in results.map_err(CreateError::Request)? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(code.to_string()),
+            Err((_, code)) => return Err(CreateError::Refused(code)),
         }
     }
     Ok(())

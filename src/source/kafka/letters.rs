@@ -350,7 +350,7 @@ impl Topic {
         let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "delete")
             .set("retention.ms", RETENTION_MS);
-        create_topic(&self.admin, &topic)
+        create_topic(&self.admin, &topic).map_err(|error| error.to_string())
     }
 }
 

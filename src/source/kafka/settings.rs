@@ -43,7 +43,24 @@ pub struct KafkaSettings {
     pub remember_messages_max: u32,
     /// Whether the states of partitions are saved in the topic `<prefix>.state`.
     #[serde(default)]
-    pub state_topic: bool,
+    pub state_topic: StateTopicUse,
+}
+
+/// Use of the topic of snapshots: `true`, `false`, or neither in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateTopicUse {
+    /// If the topic exists or can be created, and may be used. Otherwise the service runs without snapshots.
+    #[default]
+    IfPermitted,
+    /// The service does not start without the topic.
+    Required,
+    Never,
+}
+
+impl<'de> Deserialize<'de> for StateTopicUse {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bool::deserialize(deserializer).map(|is_required| if is_required { Self::Required } else { Self::Never })
+    }
 }
 
 /// A topic and the settings of its messages.

@@ -29,9 +29,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::connect::{create_topic, misconfigured};
+use super::connect::{CreateError, check_topics, create_topic, misconfigured};
 use super::member::Member;
 use super::membership::{Membership, left};
+use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings, Topic};
 use super::state_log::{Log, failed, log_of_client};
 use crate::lock::unpoisoned;
@@ -72,6 +73,13 @@ pub struct StateTopic {
     records: Arc<Mutex<HashMap<String, u32>>>,
 }
 
+/// Result of [`StateTopic::open_if_permitted`].
+pub enum Permitted {
+    Yes(StateTopic),
+    /// With the reason.
+    Refused(String),
+}
+
 /// The content of a marker message.
 #[derive(Serialize, Deserialize)]
 struct Located {
@@ -91,9 +99,41 @@ impl StateTopic {
         let admin = admin(settings)?;
         let name = Self::name(settings);
         if count(&admin, &name)? == 0 {
-            create(&admin, settings).map_err(|reason| unavailable(&name, &format!("not created: {reason}")))?;
+            create(&admin, settings).map_err(|error| not_created(&name, &error))?;
         }
         Self::existing(settings)
+    }
+
+    /// As [`Self::open`], but it is no error if the brokers refuse what snapshots need: the topic, reading and writing it,
+    /// or transactions. Fails if they do not answer, because the topic may contain usable snapshots.
+    pub fn open_if_permitted(settings: &KafkaSettings) -> Result<Permitted, SourceError> {
+        // Reports brokers that do not answer and wrong topics as the source does.
+        let mut config = settings.client_config()?;
+        config.set("group.id", &settings.group_id);
+        let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
+        check_topics(&consumer, settings)?;
+        let admin = admin(settings)?;
+        let name = Self::name(settings);
+        if count(&admin, &name)? == 0 {
+            match create(&admin, settings) {
+                Ok(()) => {}
+                Err(error @ CreateError::Request(_)) => return Err(not_created(&name, &error)),
+                Err(error) => return Ok(Permitted::Refused(format!("not created: {error}"))),
+            }
+        }
+        let described = describe(admin.inner(), &[&name], ANSWER_WAIT);
+        let described = described.map_err(|code| unavailable(&name, &code.to_string()))?;
+        let may = described.into_iter().next().and_then(|found| found.ok()?.may);
+        if may.is_some_and(|may| !may.read || !may.write) {
+            return Ok(Permitted::Refused("we may not read and write it (ACL)".to_owned()));
+        }
+        let state = Self::existing(settings)?;
+        // No state has this name, so no member is fenced.
+        match state.producer("") {
+            Ok(_) => Ok(Permitted::Yes(state)),
+            Err(error) if is_refusal(&error) => Ok(Permitted::Refused(format!("transactions are refused: {error}"))),
+            Err(error) => Err(unavailable(&name, &error.to_string())),
+        }
     }
 
     /// Fails if the topic does not exist.
@@ -194,18 +234,39 @@ fn unavailable(topic: &str, reason: &str) -> SourceError {
     SourceError::Unavailable(format!("topic `{topic}`: {reason}"))
 }
 
+fn not_created(topic: &str, error: &CreateError) -> SourceError {
+    unavailable(topic, &format!("not created: {error}"))
+}
+
+/// Whether the brokers refuse transactions, so that a retry does not help.
+fn is_refusal(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<KafkaError>());
+    let Some(KafkaError::Transaction(error)) = error else { return false };
+    matches!(
+        error.code(),
+        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::InvalidTransactionTimeout
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature
+    )
+}
+
 /// Number of partitions of a topic; 0 if it does not exist.
 fn count(admin: &AdminClient<Delivered>, topic: &str) -> Result<usize, SourceError> {
-    let metadata = admin.inner().fetch_metadata(Some(topic), ANSWER_WAIT);
-    let metadata = metadata.map_err(|error| unavailable(topic, &error.to_string()))?;
+    known(admin, topic).map_err(|error| unavailable(topic, &error.to_string()))
+}
+
+fn known(admin: &AdminClient<Delivered>, topic: &str) -> Result<usize, KafkaError> {
+    let metadata = admin.inner().fetch_metadata(Some(topic), ANSWER_WAIT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
     Ok(found.map_or(0, |topic| topic.partitions().len()))
 }
 
 /// Creates the topic, with the brokers' default of replicas.
-fn create(admin: &AdminClient<Delivered>, settings: &KafkaSettings) -> Result<(), String> {
-    let counts = settings.topics.iter().map(|topic| count(admin, &topic.topic));
-    let counts: Vec<_> = counts.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+fn create(admin: &AdminClient<Delivered>, settings: &KafkaSettings) -> Result<(), CreateError> {
+    let counts = settings.topics.iter().map(|topic| known(admin, &topic.topic));
+    let counts: Vec<_> = counts.collect::<Result<_, _>>().map_err(CreateError::Request)?;
     let partitions = counts.into_iter().max().unwrap_or(1).max(1);
     let name = StateTopic::name(settings);
     let topic = NewTopic::new(&name, i32::try_from(partitions).unwrap_or(i32::MAX), TopicReplication::Fixed(-1))
@@ -216,15 +277,15 @@ fn create(admin: &AdminClient<Delivered>, settings: &KafkaSettings) -> Result<()
 }
 
 /// A new topic is not known to all brokers at once.
-fn wait_until_known(admin: &AdminClient<Delivered>, topic: &str) -> Result<(), String> {
+fn wait_until_known(admin: &AdminClient<Delivered>, topic: &str) -> Result<(), CreateError> {
     const SLICES: u32 = 50;
     for _ in 0..SLICES {
-        if count(admin, topic).map_err(|error| error.to_string())? > 0 {
+        if known(admin, topic).map_err(CreateError::Request)? > 0 {
             return Ok(());
         }
         std::thread::sleep(ANSWER_WAIT / SLICES);
     }
-    Err("the brokers do not know it yet".to_owned())
+    Err(CreateError::Hidden)
 }
 
 impl Snapshots for StateTopic {
