@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate evaluate-worlds test bench bench-store slow lint advisories
+.PHONY: help demo evaluate evaluate-worlds test bench bench-store bench-kafka slow lint advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
@@ -76,6 +76,17 @@ bench-store: ## measures the ClickHouse engine's CPU time and disk per stored ev
 			| tee /dev/stderr | sed -n 's/.*benches\/store.rs (\(.*\))$$/\1/p'); \
 		test -x "$$other"; \
 		TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked --bench store -- --against "$$other"
+
+# The number of events, and further arguments of benches/kafka/main.rs.
+KAFKA_BENCH ?= 1000000
+
+bench-kafka: ## measures throughput, revocation latency and restoration with a real Kafka (KAFKA_BENCH="EVENTS --turns N --only PART")
+	@deploy/setup.sh test
+	cargo build --release --locked --bin tokenwarden
+	@deploy/setup.sh convert $(TARGET)/release/tokenwarden
+	@# With huge pages if the system has them, as in deploy/tokenwarden.service.
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked --features full-tests --bench kafka \
+		-- $(KAFKA_BENCH)
 
 slow: ## runs every test including slow ones, and each fuzz target for two minutes
 	@deploy/setup.sh slow

@@ -15,23 +15,21 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use support::engine::{FOLDER, OWN, Owner, PART, RESULT, child, cpu_seconds, number, own, runtime, settings, simulate};
 use support::{environment, geo};
-use tokenwarden::config::cache_folder;
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
-use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::Pipeline;
 use tokenwarden::port::Source;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
-use tokenwarden::store::{ClickHouse, Reader, StoreSettings, library_in};
+use tokenwarden::store::{ClickHouse, Reader};
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::Format;
 use tokenwarden::worker::{Spread, Worker};
@@ -41,21 +39,14 @@ const EVENTS: usize = 1_000_000;
 const TURNS: usize = 3;
 /// The engine is idle if no merge runs for this time.
 const IDLE: Duration = Duration::from_secs(4);
-/// Unit of CPU times in `/proc`: `USER_HZ` is 100 on all architectures of Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
-/// Variables with the part of a child process, and its folder.
-const PART: &str = "TOKENWARDEN_BENCH_PART";
-const FOLDER: &str = "TOKENWARDEN_BENCH_FOLDER";
 /// Name of the file of events in the folder.
 const EVENTS_FILE: &str = "events.ndjson";
-/// Prefix of the result line.
-const RESULT: &str = "result: ";
 /// The results that are compared between builds.
 const COMPARED: [&str; 3] = ["engine_us", "insert_us", "disk_bytes"];
 
 fn main() {
     match (std::env::var(PART).as_deref(), std::env::var_os(FOLDER)) {
-        (Ok("own"), Some(folder)) => own(Path::new(&folder)),
+        (Ok(OWN), Some(folder)) => own(Path::new(&folder)),
         (Ok("measure"), Some(folder)) => measure(Path::new(&folder)),
         _ => compare(),
     }
@@ -106,65 +97,9 @@ fn run(title: &str, binary: &Path, folder: &Path) -> BTreeMap<String, f64> {
     pairs.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
 }
 
-fn child(binary: &Path, part: &str, folder: &Path) -> Command {
-    let mut command = Command::new(binary);
-    command.env(PART, part).env(FOLDER, folder);
-    command
-}
-
-/// The lines of `events` events, in order of time.
-fn simulate(events: usize) -> Vec<u8> {
-    let mut simulation = Simulation::new(Settings { days: 3_650, ..Settings::fortnight(1_790_000_000_000) });
-    let (mut lines, mut count, mut end) = (Vec::new(), 0, 0);
-    while count < events {
-        assert!(simulation.next_day(&mut lines), "there are enough days");
-        while count < events
-            && let Some(length) = lines[end..].iter().position(|byte| *byte == b'\n')
-        {
-            end += length + 1;
-            count += 1;
-        }
-    }
-    lines.truncate(end);
-    lines
-}
-
-fn settings(folder: &Path) -> StoreSettings {
-    let library = library_in(&cache_folder().expect("a cache folder"));
-    assert!(library.is_file(), "{} is missing: `make bench-store` fetches the engine", library.display());
-    StoreSettings {
-        url: format!("embedded:{}", folder.join("data").display()),
-        library: Some(library),
-        ..StoreSettings::default()
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
-}
-
-/// Owns the store until the standard input ends.
-fn own(folder: &Path) {
-    runtime().block_on(async {
-        let store = ClickHouse::open(&settings(folder)).await.expect("the store opens");
-        println!("ready");
-        std::io::stdin().read_to_end(&mut Vec::new()).expect("the input ends");
-        store.close().await;
-    });
-}
-
 /// Stores all events through the worker into a store that a child process owns, and prints the result.
 fn measure(folder: &Path) {
-    let data = folder.join("data");
-    let _ = std::fs::remove_dir_all(&data);
-    let this = std::env::current_exe().expect("this file");
-    let mut command = child(&this, "own", folder);
-    let mut owner = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the owner starts");
-    let mut said = String::new();
-    let mut output = BufReader::new(owner.stdout.take().expect("its output"));
-    output.read_line(&mut said).expect("the owner opens the store");
-    assert_eq!(said, "ready\n", "the owner opens the store");
-
+    let owner = Owner::start(folder);
     let runtime = runtime();
     let settings = settings(folder);
     let store = runtime.block_on(ClickHouse::open(&settings)).expect("the store opens");
@@ -172,11 +107,11 @@ fn measure(folder: &Path) {
     let ask = |sql: &str| runtime.block_on(number(&reader, sql));
     std::thread::sleep(IDLE);
 
-    let (before, began) = (cpu_seconds(&owner), Instant::now());
-    let own_before = cpu_seconds_of("self");
+    let (before, began) = (owner.cpu_seconds(), Instant::now());
+    let own_before = cpu_seconds("self");
     work(store, &folder.join(EVENTS_FILE), &runtime);
-    let (inserted, taken) = (cpu_seconds(&owner), began.elapsed());
-    let own = cpu_seconds_of("self") - own_before;
+    let (inserted, taken) = (owner.cpu_seconds(), began.elapsed());
+    let own = cpu_seconds("self") - own_before;
     let mut busy = Instant::now();
     while busy.elapsed() < IDLE {
         std::thread::sleep(Duration::from_millis(250));
@@ -184,7 +119,7 @@ fn measure(folder: &Path) {
             busy = Instant::now();
         }
     }
-    let done = cpu_seconds(&owner);
+    let done = owner.cpu_seconds();
 
     let stored = ask("SELECT count() FROM token_events");
     let on_disk = |tables: &str| {
@@ -204,9 +139,6 @@ fn measure(folder: &Path) {
         stored / taken.as_secs_f64(),
     );
     println!("{line}");
-    drop(owner.stdin.take());
-    owner.wait().expect("the owner ends");
-    let _ = std::fs::remove_dir_all(&data);
 }
 
 /// Reads the file and stores its rows, as `replay` does.
@@ -217,25 +149,4 @@ fn work(store: ClickHouse, file: &Path, runtime: &tokio::runtime::Runtime) {
     let mut source: Box<dyn Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
     let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
     worker.run(&mut *source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the events are stored");
-}
-
-async fn number(reader: &Reader, sql: &str) -> f64 {
-    let mut answer = reader.query(sql, "TabSeparated", &[]).await.expect("the query runs");
-    let mut text = Vec::new();
-    while let Some(bytes) = answer.next().await.expect("an answer") {
-        text.extend_from_slice(&bytes);
-    }
-    String::from_utf8(text).expect("text").trim_end().parse().expect("a number")
-}
-
-fn cpu_seconds(process: &Child) -> f64 {
-    cpu_seconds_of(&process.id().to_string())
-}
-
-/// User and system time of all threads of a process (proc(5), fields 14 and 15 of `stat`).
-fn cpu_seconds_of(process: &str) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
-    let fields = stat.rsplit_once(')').expect("the name is in parentheses").1.split_whitespace();
-    let ticks: Vec<u64> = fields.skip(11).take(2).map(|field| field.parse().expect("a number")).collect();
-    ticks.iter().sum::<u64>() as f64 / TICKS_PER_SECOND
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod engine;
+
 use std::sync::Arc;
 
 use tokenwarden::config::cache_folder;
