@@ -189,7 +189,7 @@ fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
          toUnixTimestamp64Milli(maxIf(timestamp, kind IN ('use', 'refreshed') AND status != 401)) AS last_use, \
          toUnixTimestamp64Milli(min(ifNull(issued_at, timestamp))) AS issued, count() AS events, \
          uniqExactIf(user_id, user_id != '') AS users \
-         FROM token_events WHERE ({key}) IN (SELECT {key} FROM token_events WHERE {condition}) \
+         FROM token_events WHERE ({key}) GLOBAL IN (SELECT {key} FROM token_events WHERE {condition}) \
          GROUP BY {key} {having}ORDER BY last_use DESC, tenant_id, family, token LIMIT {}",
         GRANTS_MAX + 1
     );

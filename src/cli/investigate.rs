@@ -77,7 +77,7 @@ const PARTS: [(&str, &str); 5] = [
     (
         "incidents",
         "SELECT incident_id, opened_at, updated_at, severity, verdict, token_id, reason FROM incidents_latest \
-         WHERE incident_id IN (SELECT incident_id FROM token_events WHERE SUBJECT AND incident_id != '') \
+         WHERE incident_id GLOBAL IN (SELECT incident_id FROM token_events WHERE SUBJECT AND incident_id != '') \
          ORDER BY updated_at DESC, incident_id LIMIT 50",
     ),
 ];

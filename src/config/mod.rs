@@ -225,6 +225,9 @@ impl Config {
                 }
             }
         }
+        if let Err(problem) = self.store.check_cluster() {
+            return wrong("store.cluster", problem);
+        }
         if let Err(problem) = self.store.check_url() {
             return wrong("store.url", problem);
         }
@@ -327,6 +330,8 @@ mod tests {
         insta::assert_snapshot!(mistake("[admin]\nlisten = 'localhost'"), @"etc/tokenwarden.toml:2: `admin.listen`: expected ADDRESS:PORT, for example 127.0.0.1:9464");
         insta::assert_snapshot!(mistake("[snapshots]\ninterval_ms = 60"), @"etc/tokenwarden.toml:2: `snapshots.interval_ms` must be between 1000 (1 s) and 86400000 (1 day)");
         insta::assert_snapshot!(mistake("[snapshots]\ndri = 'x'"), @"etc/tokenwarden.toml:2: unknown key `snapshots.dri`; did you mean `dir`?");
+        insta::assert_snapshot!(mistake("[store]\ncluster = 'c'"), @"etc/tokenwarden.toml:2: `store.cluster` needs a ClickHouse server: set store.url to http(s)://HOST:PORT of a node, or remove it");
+        insta::assert_snapshot!(mistake("[store]\nurl = 'http://a:8123'\ncluster = \"c' ON\""), @"etc/tokenwarden.toml:3: `store.cluster` must be the name of a cluster in system.clusters: 1 to 100 letters, digits, `_`, `-`, `.`, or a macro such as {cluster}");
         insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\nstate_topic = true\n[snapshots]\ndir = 'x'"), @"etc/tokenwarden.toml:5: `snapshots.dir` and source.kafka.state_topic are both set; remove one");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
     }

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::request::{Asked, multipart_boundary};
 use self::response::{Refusal, response};
 use super::engine::{Answer, Engine, Exception};
+use super::statement::quoted_text;
 use super::{fault, statement};
 
 /// Maximum size of a statement, with rows inside it. Rows of an INSERT whose statement is in the URL have no limit.
@@ -346,8 +347,4 @@ impl Credentials {
 
 fn quoted_name(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
-}
-
-fn quoted_text(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

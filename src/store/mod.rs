@@ -4,6 +4,7 @@
 //! identifies them. The server thus stores an epoch once, however often it is sent. An embedded directory is served by
 //! its owner on loopback, so all processes, including the owner, use it like a server.
 
+mod cluster;
 mod embedded;
 mod endpoint;
 mod engine;
@@ -29,6 +30,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 pub(crate) use self::feedback::{Feedback, Judgement};
+pub use self::migration::schema;
 pub use self::null::{NullRows, NullStore};
 use self::rows::Batch;
 pub use self::rows::EpochRows;
@@ -79,7 +81,12 @@ impl ClickHouse {
     /// The store of `settings`, not opened yet.
     pub(crate) fn new(settings: &StoreSettings) -> Self {
         let inserts = TABLES.iter().map(|table| (table.name, table.insert())).collect();
-        Self { settings: settings.clone(), link: Mutex::default(), inserts, stored: Stored::default() }
+        Self {
+            settings: settings.clone(),
+            link: Mutex::default(),
+            inserts,
+            stored: Stored::new(settings.on_cluster().as_ref()),
+        }
     }
 
     /// Opens the store of `settings`, and creates or updates its tables. A missing embedded directory is created. If
@@ -185,6 +192,14 @@ impl Link {
                     // Merges remove copies. Looking for them in every insert takes most of its time.
                     .with_setting("optimize_on_insert", "0")
                     .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1");
+                // An insert into a Distributed table is acknowledged when all shards have their rows.
+                let client = match &settings.cluster {
+                    Some(_) => client
+                        .with_setting("distributed_foreground_insert", "1")
+                        // Otherwise shards run the repair of the rollup with the name of another table.
+                        .with_setting("parallel_distributed_insert_select", "0"),
+                    None => client,
+                };
                 Ok(Self { client: Writer(client), owner })
             }
             Err(error) => {

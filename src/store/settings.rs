@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::cluster::Cluster;
 use super::engine::{self, LibraryFile};
 use crate::outgoing::is_loopback;
 use crate::port::StoreError;
@@ -18,6 +19,8 @@ pub struct StoreSettings {
     /// `embedded:DIR`, or `http(s)://host:8123` of a ClickHouse server.
     pub url: String,
     pub database: String,
+    /// Name of the cluster whose nodes have the tables. `None`: one server has them.
+    pub cluster: Option<String>,
     /// User of a server; an embedded store has its own users.
     pub user: Option<String>,
     pub password: Option<SecretString>,
@@ -42,6 +45,7 @@ impl Default for StoreSettings {
         Self {
             url: "embedded:data".to_owned(),
             database: "tokenwarden".to_owned(),
+            cluster: None,
             user: None,
             password: None,
             allow_plaintext: false,
@@ -78,6 +82,23 @@ impl StoreSettings {
         matches!(read_url(&self.url), Ok(Location::Embedded(_)))
     }
 
+    /// The problem with `cluster`, as a phrase to follow its name.
+    pub(crate) fn check_cluster(&self) -> Result<(), &'static str> {
+        let Some(name) = &self.cluster else { return Ok(()) };
+        if self.is_embedded() {
+            return Err("needs a ClickHouse server: set store.url to http(s)://HOST:PORT of a node, or remove it");
+        }
+        // Braces enclose a macro of the servers.
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '{' | '}');
+        if !(1..=100).contains(&name.len()) || !name.chars().all(is_allowed) {
+            return Err(
+                "must be the name of a cluster in system.clusters: 1 to 100 letters, digits, `_`, `-`, `.`, or a \
+                        macro such as {cluster}",
+            );
+        }
+        Ok(())
+    }
+
     /// The problem with `library_sha256`, as a phrase to follow its name.
     pub(crate) fn check_sha256(&self) -> Result<(), &'static str> {
         let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -92,6 +113,10 @@ impl StoreSettings {
     pub(crate) fn check_library(&self) -> Result<(), String> {
         let library = self.library_file().ok_or("set store.library, or run deploy/setup.sh")?;
         library.open_checked().map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn on_cluster(&self) -> Option<Cluster> {
+        self.cluster.as_ref().map(|name| Cluster::new(name, &self.database))
     }
 
     pub(super) fn library_file(&self) -> Option<LibraryFile> {

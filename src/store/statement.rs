@@ -155,6 +155,11 @@ pub(super) fn split(script: &str) -> Vec<&str> {
     statements
 }
 
+/// A text as a literal of ClickHouse.
+pub(super) fn quoted_text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
 /// Refuses a second statement and files in SQL, for all callers.
 pub(super) fn check(text: &[u8]) -> Result<(), &'static str> {
     let mut ended = false;

@@ -11,13 +11,22 @@ use std::time::Duration;
 use clickhouse::Client;
 use clickhouse::error::Error;
 
+use super::cluster::Cluster;
 use super::fault::Fault;
 use super::rows::{Batch, RowKey, Span};
 use crate::lock::unpoisoned;
 
 /// Inserts that run now. A process may have ended while the server still executes its insert.
-const RUNNING: &str = "SELECT query_id FROM system.processes \
-     WHERE query_kind = 'Insert' AND current_database = currentDatabase() AND position(query, 'token_events') > 0";
+fn running(cluster: Option<&Cluster>) -> String {
+    // A node that receives a part of an insert runs it in another database.
+    let (processes, database) = match cluster {
+        None => ("system.processes".to_owned(), " AND current_database = currentDatabase()"),
+        Some(cluster) => (cluster.all_replicas("system.processes"), ""),
+    };
+    format!(
+        "SELECT query_id FROM {processes} WHERE query_kind = 'Insert'{database} AND position(query, 'token_events') > 0"
+    )
+}
 const ACCESS_DENIED: u32 = 497;
 /// Time for which a running insert of another process is awaited, and time between two looks.
 const RUNNING_WAIT: Duration = Duration::from_secs(30);
@@ -45,8 +54,12 @@ const ROLLUP: &str = concat!(
 );
 
 /// The partitions whose rows before an offset are known to be stored, and that have none from it on.
-#[derive(Debug, Default)]
-pub(super) struct Stored(Mutex<Known>);
+#[derive(Debug)]
+pub(super) struct Stored {
+    known: Mutex<Known>,
+    /// The statement that lists the inserts that run now.
+    running: String,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -65,6 +78,10 @@ struct Present {
 }
 
 impl Stored {
+    pub(super) fn new(cluster: Option<&Cluster>) -> Self {
+        Self { known: Mutex::default(), running: running(cluster) }
+    }
+
     /// Forgets all partitions, because other processes may have written to them.
     pub(super) fn forget(&self) {
         let mut known = self.known();
@@ -88,7 +105,7 @@ impl Stored {
         if unknown.is_empty() {
             return Ok((None, Ends { ends, forgotten }));
         }
-        wait_for_inserts(client).await?;
+        wait_for_inserts(client, &self.running).await?;
         let mut present = Vec::new();
         for some in unknown.chunks(SPANS_MAX) {
             present.extend(self::present(client, some).await?);
@@ -127,7 +144,7 @@ impl Stored {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        unpoisoned(&self.0)
+        unpoisoned(&self.known)
     }
 }
 
@@ -140,11 +157,11 @@ pub(super) struct Ends {
 }
 
 /// Waits until the inserts that run now have ended. Later inserts of other processes are not awaited.
-async fn wait_for_inserts(client: &Client) -> Result<(), Error> {
+async fn wait_for_inserts(client: &Client, statement: &str) -> Result<(), Error> {
     let began = tokio::time::Instant::now();
     let mut running: Option<HashSet<String>> = None;
     loop {
-        let now: HashSet<String> = match client.query(RUNNING).fetch_all::<String>().await {
+        let now: HashSet<String> = match client.query(statement).fetch_all::<String>().await {
             Ok(ids) => ids.into_iter().collect(),
             // The user may not read the list.
             Err(error) if Fault::of(&error) == Fault::Exception(ACCESS_DENIED) => return Ok(()),
@@ -190,7 +207,7 @@ mod tests {
 
     #[test]
     fn insert_of_an_earlier_assignment_is_not_recorded() {
-        let stored = Stored::default();
+        let stored = Stored::new(None);
         let insert = |forgotten| Ends { ends: vec![("topic".to_owned(), 0, 7)], forgotten };
         let recorded = |stored: &Stored| stored.known().next.len();
         stored.wrote(insert(0));

@@ -42,6 +42,8 @@ pub(crate) fn start(part: &str, directory: &Path, wrapper: &str) -> Running {
 }
 
 pub(crate) const PLAIN: &str = r#"exec "$@""#;
+/// In the directory, whose file `config.xml` the engine reads.
+pub(crate) const INSIDE: &str = r#"cd "$TOKENWARDEN_TEST_DIRECTORY" && exec "$@""#;
 
 impl Running {
     /// The next line from the child; panics if the child has ended.
