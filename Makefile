@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo evaluate evaluate-worlds test bench bench-store bench-kafka slow lint advisories
+.PHONY: help demo evaluate evaluate-worlds test bench bench-store bench-kafka faults slow lint advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(TOKENWARDEN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokenwarden)
@@ -87,6 +87,16 @@ bench-kafka: ## measures throughput, revocation latency and restoration with a r
 	@# With huge pages if the system has them, as in deploy/tokenwarden.service.
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 TOKENWARDEN_CACHE=$(CACHE) cargo bench --locked --features full-tests --bench kafka \
 		-- $(KAFKA_BENCH)
+
+# Number of kills, and the seed that chooses the faults.
+KILLS ?= 20
+FAULT_SEED ?= 1
+
+faults: ## kills the service at random points with faults around them (KILLS=20 FAULT_SEED=1) and writes docs/reliability.md
+	@deploy/setup.sh test
+	TOKENWARDEN_CACHE=$(CACHE) TOKENWARDEN_FAULTS=$(KILLS) TOKENWARDEN_FAULTS_SEED=$(FAULT_SEED) \
+		TOKENWARDEN_FAULTS_PAGE=docs/reliability.md TOKENWARDEN_FAULTS_COMMIT=$(BUILD) \
+		cargo test --locked --features full-tests --test live faults:: -- --ignored
 
 slow: ## runs every test including slow ones, and each fuzz target for two minutes
 	@deploy/setup.sh slow

@@ -5,6 +5,8 @@
 
 #[path = "live/denylist.rs"]
 mod denylist;
+#[path = "live/faults.rs"]
+mod faults;
 #[path = "live/outage.rs"]
 mod outage;
 #[path = "live/readiness.rs"]

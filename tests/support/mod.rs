@@ -14,5 +14,6 @@ pub(crate) mod clock;
 pub(crate) mod kafka;
 pub(crate) mod observer;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod smtp;
 pub(crate) mod web;
