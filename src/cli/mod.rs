@@ -9,6 +9,7 @@ pub(crate) mod explain;
 mod failure;
 pub(crate) mod feedback;
 pub(crate) mod geoip;
+pub(crate) mod incidents;
 pub(crate) mod investigate;
 mod moment;
 pub(crate) mod notify;
@@ -55,6 +56,7 @@ enum Command {
     Investigate(investigate::Arguments),
     Revoke(revoke::Arguments),
     Feedback(feedback::Arguments),
+    Incidents(incidents::Arguments),
     Shadow(shadow::Arguments),
     Sql(sql::Arguments),
     Simulate(simulate::Arguments),
@@ -91,6 +93,7 @@ impl Cli {
             Command::Investigate(arguments) => investigate::run(&arguments),
             Command::Revoke(arguments) => revoke::run(&arguments),
             Command::Feedback(arguments) => feedback::run(&arguments),
+            Command::Incidents(arguments) => incidents::run(&arguments),
             Command::Shadow(arguments) => shadow::run(&arguments),
             Command::Sql(arguments) => sql::run(&arguments),
             Command::Simulate(arguments) => simulate::run(&arguments),

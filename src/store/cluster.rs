@@ -13,12 +13,13 @@
 use super::statement::quoted_text;
 
 /// The tables with a part on each shard, and what the shard depends on.
-const SHARDED: [(&str, &str); 6] = [
+const SHARDED: [(&str, &str); 7] = [
     ("token_events", "cityHash64(source_topic) + toUInt64(source_partition)"),
     ("incidents", "cityHash64(incident_id)"),
     ("actions", "cityHash64(action_id)"),
     ("dead_letters", "cityHash64(source_topic) + toUInt64(source_partition)"),
     ("feedback", "cityHash64(incident_id)"),
+    ("incident_work", "cityHash64(incident_id)"),
     ("baseline_hours", "baseline"),
 ];
 /// The table that all nodes replicate.

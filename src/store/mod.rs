@@ -10,6 +10,7 @@ mod endpoint;
 mod engine;
 mod fault;
 mod feedback;
+mod incident_work;
 mod migration;
 mod native;
 mod null;
@@ -30,6 +31,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 pub(crate) use self::feedback::{Feedback, Judgement};
+pub(crate) use self::incident_work::{WorkChange, WorkStatus};
 pub use self::migration::schema;
 pub use self::null::{NullRows, NullStore};
 use self::rows::Batch;
@@ -110,6 +112,11 @@ impl ClickHouse {
     /// Stores a verdict of a person. A repeated call with the same value has no effect.
     pub(crate) async fn give(&self, feedback: &Feedback) -> Result<(), StoreError> {
         self.append("feedback", feedback::INSERT, &feedback.values()).await
+    }
+
+    /// Adds a change of the work on an incident.
+    pub(crate) async fn change_work(&self, change: &WorkChange) -> Result<(), StoreError> {
+        self.append("incident_work", incident_work::INSERT, &change.values()).await
     }
 
     /// Adds a row by `sql`, in which every question mark stands for one of `values`, each escaped as a text.

@@ -13,6 +13,7 @@ mod cluster;
 mod crash;
 mod evidence;
 mod http;
+mod incidents;
 mod replay;
 mod rows;
 mod sql;

@@ -1,0 +1,345 @@
+//! `tokenwarden incidents`: the incidents with status, assignee and notes, and changes of these.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::explain::{StoreArguments, field, line, store_error};
+use super::failure::Failure;
+use super::operator;
+use super::sql::failure;
+use crate::config::Config;
+use crate::port::Clock as _;
+use crate::sanitize;
+use crate::store::{ClickHouse, Reader, StoreSettings, WorkChange, WorkStatus};
+use crate::telemetry::SystemClock;
+
+/// List incidents, and record who works on them.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List incidents, the gravest first.
+    List(List),
+    /// Show the status of an incident and every change of it.
+    Show(Show),
+    /// Acknowledge an incident: somebody works on it.
+    Ack(Ack),
+    /// Resolve an incident. If it changes afterwards, `list` shows it as open again.
+    Resolve(Change),
+    /// Add a note, and leave the status as it is.
+    Note(Change),
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Only incidents with this status.
+    #[arg(long, value_enum, default_value_t = Filter::Open)]
+    status: Filter,
+    /// Only incidents of this tenant. "" stands for events without a tenant.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Maximum number of incidents.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Filter {
+    /// Not resolved, or changed since.
+    Open,
+    Acknowledged,
+    Resolved,
+    All,
+}
+
+impl Filter {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Open => "(status != 'resolved' OR changed_since)",
+            Self::Acknowledged => "status = 'acknowledged'",
+            Self::Resolved => "status = 'resolved'",
+            Self::All => "1",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Id of the incident (INC-…).
+    #[arg(value_name = "INCIDENT")]
+    incident: String,
+}
+
+#[derive(Debug, Args)]
+struct Ack {
+    #[command(flatten)]
+    change: Change,
+    /// Who works on it [default: the person of --by].
+    #[arg(long, value_name = "NAME")]
+    assignee: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    /// Id of the incident (INC-…).
+    #[arg(value_name = "INCIDENT")]
+    incident: String,
+    /// Note.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Name for the history [default: the user of the operating system].
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Change nothing if the incident has another version than this one, which `show` printed.
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<u32>,
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Store, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
+    #[arg(long, value_name = "embedded:DIR|URL")]
+    store: Option<String>,
+}
+
+/// What a change does.
+enum Step {
+    Acknowledge { assignee: Option<String> },
+    Resolve,
+    Note,
+}
+
+/// Incidents with the work on them. The clock of the store decides whether an incident changed after its resolution.
+const INCIDENTS: &str = "SELECT latest.incident_id AS incident_id, latest.tenant_id AS tenant_id, \
+    latest.severity AS severity, latest.verdict AS verdict, latest.opened_at AS opened_at, \
+    latest.updated_at AS updated_at, latest.user_id AS user_id, latest.app_id AS app_id, \
+    latest.family_id AS family_id, latest.reason AS reason, \
+    if(work.version = 0, 'open', work.status) AS status, work.assignee AS assignee, work.version AS version, \
+    work.version > 0 AND latest.written_at > work.changed_at AS changed_since, said.verdict AS feedback \
+    FROM incidents_latest AS latest \
+    LEFT JOIN incident_work_latest AS work ON work.incident_id = latest.incident_id \
+    LEFT JOIN feedback_latest AS said ON said.incident_id = latest.incident_id";
+const HISTORY: &str = "SELECT version, changed_at, change_id, changed_by, status, assignee, note FROM incident_work \
+                       WHERE incident_id = ? ORDER BY version, changed_at, change_id";
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::List(arguments) => list(arguments),
+        Command::Show(arguments) => show(arguments),
+        Command::Ack(Ack { change, assignee }) => {
+            let assignee = assignee.as_deref().map(|name| operator::text(name, "--assignee")).transpose()?;
+            changed(change, &Step::Acknowledge { assignee })
+        }
+        Command::Resolve(change) => changed(change, &Step::Resolve),
+        Command::Note(change) if change.note.is_none() => Err(Failure::Usage("--note TEXT is missing".to_owned())),
+        Command::Note(change) => changed(change, &Step::Note),
+    }
+}
+
+fn list(arguments: &List) -> Result<(), Failure> {
+    let settings = Config::load(arguments.store.config())?.store;
+    let tenant = if arguments.tenant.is_some() { "tenant_id = ?" } else { "1" };
+    let sql = format!(
+        "SELECT * FROM ({INCIDENTS}) WHERE {} AND {tenant} \
+         ORDER BY indexOf(['critical', 'high', 'medium', 'low', 'info'], severity), updated_at DESC, incident_id LIMIT {}",
+        arguments.status.condition(),
+        arguments.limit
+    );
+    let bound: Vec<&str> = arguments.tenant.as_deref().into_iter().collect();
+    arguments.store.answer(settings, list_text, async |reader| {
+        let incidents = reader.rows(&sql, &bound).await.map_err(|error| work_error(&error))?;
+        Ok(json!({ "incidents": incidents }))
+    })
+}
+
+fn list_text(answer: &Value) -> String {
+    let mut text = String::new();
+    for incident in answer["incidents"].as_array().into_iter().flatten() {
+        let [id, severity, status, assignee, updated, reason] =
+            ["incident_id", "severity", "status", "assignee", "updated_at", "reason"].map(|name| field(incident, name));
+        let status = if is_reopened(incident) { format!("{status}, changed since") } else { status };
+        let assignee = if assignee.is_empty() { String::new() } else { format!(" ({assignee})") };
+        line(&mut text, &[&id, "  ", &format!("{severity:<8}  "), &updated, "  ", &status, &assignee, "  ", &reason]);
+    }
+    if text.is_empty() { "no incidents\n".to_owned() } else { text }
+}
+
+/// Whether a resolved incident has changed since. A value of the store is a number or a boolean.
+fn is_reopened(incident: &Value) -> bool {
+    let since = &incident["changed_since"];
+    field(incident, "status") == "resolved" && (since.as_u64() == Some(1) || since.as_bool() == Some(true))
+}
+
+fn show(arguments: &Show) -> Result<(), Failure> {
+    let settings = Config::load(arguments.store.config())?.store;
+    arguments.store.answer(settings, show_text, async |reader| found(reader, &arguments.incident).await)
+}
+
+/// The incident with its history.
+async fn found(reader: &Reader, id: &str) -> Result<Value, Failure> {
+    let sql = format!("SELECT * FROM ({INCIDENTS}) WHERE incident_id = ?");
+    let incident = reader.rows(&sql, &[id]).await.map_err(|error| work_error(&error))?.into_iter().next();
+    let mut incident = incident.ok_or_else(|| Failure::Usage(format!("the store has no incident {id}")))?;
+    incident["history"] = reader.rows(HISTORY, &[id]).await.map_err(|error| work_error(&error))?.into();
+    Ok(incident)
+}
+
+fn show_text(incident: &Value) -> String {
+    let mut text = String::new();
+    line(
+        &mut text,
+        &[&field(incident, "incident_id"), ": ", &field(incident, "severity"), ", ", &field(incident, "reason")],
+    );
+    let reopened = if is_reopened(incident) { ", and the incident has changed since" } else { "" };
+    line(&mut text, &["  status ", &field(incident, "status"), reopened, ", version ", &field(incident, "version")]);
+    for name in ["assignee", "feedback", "tenant_id", "user_id", "app_id", "family_id", "opened_at", "updated_at"] {
+        let value = field(incident, name);
+        if !value.is_empty() {
+            line(&mut text, &["  ", &name.replace('_', " "), " ", &value]);
+        }
+    }
+    for change in incident["history"].as_array().into_iter().flatten() {
+        let [version, at, by, status, assignee, note] =
+            ["version", "changed_at", "changed_by", "status", "assignee", "note"].map(|name| field(change, name));
+        let assignee = if assignee.is_empty() { String::new() } else { format!(", assignee {assignee}") };
+        let note = if note.is_empty() { note } else { format!(": {note}") };
+        line(&mut text, &["  ", &version, "  ", &at, "  ", &status, " by ", &by, &assignee, &note]);
+    }
+    text
+}
+
+/// Appends a change, and prints the incident afterwards.
+fn changed(arguments: &Change, step: &Step) -> Result<(), Failure> {
+    let mut settings = Config::load(arguments.config.as_deref())?.store;
+    if let Some(url) = &arguments.store {
+        settings.url.clone_from(url);
+        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
+    }
+    let by = operator::name(arguments.by.as_deref())?;
+    let note = arguments.note.as_deref().map_or(Ok(String::new()), |note| operator::text(note, "--note"))?;
+    let runtime = super::setup::start_runtime()?;
+    let incident = runtime.block_on(async {
+        let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+        let incident = apply(&store, &settings, (arguments, step), (by, note)).await;
+        store.close().await;
+        incident
+    })?;
+    let text = sanitize::lines(&show_text(&incident));
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
+}
+
+async fn apply(
+    store: &ClickHouse,
+    settings: &StoreSettings,
+    (arguments, step): (&Change, &Step),
+    (by, note): (String, String),
+) -> Result<Value, Failure> {
+    let reader = Reader::open(settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+    let outcome = async {
+        let before = found(&reader, &arguments.incident).await?;
+        let version = before["version"].as_u64().and_then(|version| u32::try_from(version).ok()).unwrap_or_default();
+        if let Some(seen) = arguments.if_version.filter(|seen| *seen != version) {
+            return Err(conflict(
+                &before,
+                &format!("the incident has version {version}, not {seen}; nothing was changed"),
+            ));
+        }
+        let change = WorkChange {
+            incident_id: arguments.incident.clone(),
+            version: version + 1,
+            change_id: RandomState::new().hash_one((std::process::id(), SystemClock.now_millis())),
+            status: match step {
+                Step::Acknowledge { .. } => WorkStatus::Acknowledged,
+                Step::Resolve => WorkStatus::Resolved,
+                Step::Note => WorkStatus::parse(&field(&before, "status")),
+            },
+            assignee: match step {
+                Step::Acknowledge { assignee } => assignee.clone().unwrap_or_else(|| by.clone()),
+                Step::Resolve | Step::Note => field(&before, "assignee"),
+            },
+            by,
+            note,
+        };
+        store.change_work(&change).await.map_err(|error| store_error(&error))?;
+        let after = found(&reader, &arguments.incident).await?;
+        if !is_first(&after, &change) {
+            let problem = "another change was made at the same time and counts; yours is in the history";
+            return Err(conflict(&after, problem));
+        }
+        Ok(after)
+    }
+    .await;
+    reader.close().await;
+    outcome
+}
+
+/// Whether `change` is the first with its version. Only that one counts.
+fn is_first(incident: &Value, change: &WorkChange) -> bool {
+    let history = incident["history"].as_array().into_iter().flatten();
+    let mut of_version = history.filter(|row| row["version"].as_u64() == Some(u64::from(change.version)));
+    of_version.next().is_some_and(|row| row["change_id"].as_u64() == Some(change.change_id))
+}
+
+fn conflict(incident: &Value, problem: &str) -> Failure {
+    Failure::Unavailable(format!("{problem}\n{}", show_text(incident).trim_end()))
+}
+
+/// A store of an earlier version has no table of work.
+fn work_error(error: &crate::port::StoreError) -> Failure {
+    let text = error.to_string();
+    if text.contains("incident_work") && text.contains("UNKNOWN_TABLE") {
+        let problem = "the store has no table incident_work yet; `tokenwarden run` or `incidents ack` creates it";
+        return Failure::Unavailable(problem.to_owned());
+    }
+    store_error(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_change_of_a_version_counts() {
+        let change = |change_id| WorkChange {
+            incident_id: "INC-1".into(),
+            version: 2,
+            change_id,
+            by: "Ana".into(),
+            status: WorkStatus::Resolved,
+            assignee: String::new(),
+            note: String::new(),
+        };
+        let incident = json!({ "history": [
+            { "version": 1, "change_id": 5 }, { "version": 2, "change_id": u64::MAX }, { "version": 2, "change_id": 6 },
+        ] });
+        assert!(is_first(&incident, &change(u64::MAX)));
+        assert!(!is_first(&incident, &change(6)) && !is_first(&incident, &change(7)));
+    }
+
+    #[test]
+    fn resolved_incident_that_changed_is_marked() {
+        let incident = |status: &str, since: Value| json!({ "incident_id": "INC-1", "status": status, "changed_since": since, "reason": "a\u{1b}[2J\nb" });
+        let text =
+            list_text(&json!({ "incidents": [incident("resolved", json!(1)), incident("acknowledged", json!(true))] }));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines.len() == 2 && lines[0].contains("resolved, changed since") && lines[0].contains("a␛[2J␊b"),
+            "{text}"
+        );
+        assert!(!lines[1].contains("changed since"), "{text}");
+        assert_eq!(list_text(&json!({ "incidents": [] })), "no incidents\n");
+    }
+}

@@ -1,0 +1,100 @@
+//! The command `tokenwarden incidents`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokenwarden::port::{Rows as _, Store as _};
+use tokenwarden::sanitize::is_unsafe;
+use tokenwarden::store::{ClickHouse, EpochRows};
+use tokenwarden::verdict::Severity;
+
+use super::rows::incident;
+use super::{embedded, library, turn};
+
+const ONE: &str = "INC-0000000000000001";
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+    command.arg("incidents").args(arguments).args(["--store", &format!("embedded:{}", directory.display())]);
+    command.current_dir(directory).env("TOKENWARDEN__STORE__LIBRARY", library()).output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text:?}");
+    text
+}
+
+fn listed(directory: &Path, arguments: &[&str]) -> Vec<Value> {
+    let output = run(directory, &[&["list"], arguments].concat());
+    let list: Value = serde_json::from_str(&printed(&output)).unwrap();
+    list["incidents"].as_array().unwrap().clone()
+}
+
+/// Stores a change of incident `id`.
+async fn change(store: &ClickHouse, id: u64, number: u64, severity: Severity) {
+    let mut rows = EpochRows::new();
+    rows.push_incident(&incident(id, number, severity));
+    store.write(&rows).await.unwrap();
+}
+
+#[tokio::test]
+async fn incidents_have_status_assignee_and_history() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let store = ClickHouse::open(&embedded(directory.path())).await.unwrap();
+    change(&store, 1, 1, Severity::Medium).await;
+    change(&store, 2, 2, Severity::Critical).await;
+    let directory = directory.path();
+
+    let ids =
+        |incidents: &[Value]| incidents.iter().map(|incident| incident["incident_id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&listed(directory, &[])), ["INC-0000000000000002", ONE], "the gravest first");
+    assert!(listed(directory, &["--tenant", "other"]).is_empty());
+
+    let text = printed(&run(directory, &["ack", ONE, "--by", "Ana", "--note", "calling the owner"]));
+    assert!(
+        text.contains("status acknowledged, version 1") && text.contains("by Ana, assignee Ana: calling"),
+        "{text}"
+    );
+    // Ben has seen version 0.
+    let late = run(directory, &["resolve", ONE, "--by", "Ben", "--if-version", "0"]);
+    let told = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert_eq!(late.status.code(), Some(69), "{told}");
+    assert!(told.contains("has version 1, not 0; nothing was changed") && told.contains("by Ana"), "{told}");
+    printed(&run(directory, &["note", ONE, "--by", "Ben", "--note", "x'); DROP TABLE incident_work"]));
+    printed(&run(directory, &["resolve", ONE, "--by", "Ben", "--if-version", "2"]));
+    let shown = run(directory, &["show", ONE]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        (&shown["status"], &shown["assignee"], &shown["version"]),
+        (&json!("resolved"), &json!("Ana"), &json!(3))
+    );
+    let history = shown["history"].as_array().unwrap();
+    let steps: Vec<_> = history.iter().map(|change| (&change["changed_by"], &change["status"])).collect();
+    let expected = [("Ana", "acknowledged"), ("Ben", "acknowledged"), ("Ben", "resolved")];
+    assert_eq!(
+        steps,
+        expected.map(|(by, status)| (json!(by), json!(status))).each_ref().map(|(by, status)| (by, status))
+    );
+    assert_eq!(history[1]["note"], "x'); DROP TABLE incident_work");
+
+    assert_eq!(ids(&listed(directory, &[])), ["INC-0000000000000002"]);
+    assert_eq!(ids(&listed(directory, &["--status", "resolved"])), [ONE]);
+    // A resolved incident that changes is open again.
+    change(&store, 1, 3, Severity::High).await;
+    assert_eq!(listed(directory, &[]).len(), 2);
+    let text = printed(&run(directory, &["list", "--output", "text"]));
+    assert!(text.contains("resolved, changed since (Ana)"), "{text}");
+
+    for arguments in [&["ack", "INC-9"][..], &["show", "' OR 1 = 1 --"], &["note", ONE], &["ack", ONE, "--by", "a\nb"]]
+    {
+        let output = run(directory, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    store.close().await;
+}
