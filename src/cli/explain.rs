@@ -90,7 +90,7 @@ impl StoreArguments {
         })?;
         let mut stdout = std::io::stdout().lock();
         let for_eyes = self.output.map_or_else(|| stdout.is_terminal(), |output| output == Output::Text);
-        let shown = if for_eyes { text(&answer) } else { format!("{answer}\n") };
+        let shown = if for_eyes { text(&answer) } else { format!("{}\n", sanitize::json(&answer.to_string())) };
         stdout.write_all(shown.as_bytes()).map_err(|error| Failure::output("the answer", &error))
     }
 }
