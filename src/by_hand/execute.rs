@@ -124,6 +124,7 @@ impl<S: Store> Executor<'_, S> {
                     let after = self.clock.now_millis();
                     let wait = RETRY.wait(waiting.attempts).max(retry_after.unwrap_or_default());
                     if let Some(wait) = retry_after {
+                        tracing::warn!(status, seconds = wait.as_secs(), "the provider asks to wait");
                         open_at = open_at.max(after + wait.as_millis() as i64);
                     }
                     // A limit of the rate is no failure of the provider.

@@ -105,8 +105,8 @@ pub(crate) enum JobError {
     Running,
     #[error("it has no job, or its first line is damaged")]
     NoJob,
-    #[error("{0} of its lines are damaged, so that it is not known which requests are done")]
-    Damaged(usize),
+    #[error("lines of {} are damaged: {lines}. It is not known which requests are done", path.display())]
+    Damaged { path: PathBuf, lines: usize },
     #[error("an unfinished job for the same command was started meanwhile: {0}")]
     Exists(String),
     #[error(transparent)]
@@ -199,7 +199,7 @@ impl JobFile {
                 Some(entry) => this.apply(entry),
             }
         }
-        if damaged > 0 { Err(JobError::Damaged(damaged)) } else { Ok(this) }
+        if damaged > 0 { Err(JobError::Damaged { path: this.path, lines: damaged }) } else { Ok(this) }
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -426,8 +426,11 @@ mod tests {
         assert!(open_jobs(folder.path(), &scope("ana")).expect("jobs").is_empty());
         assert!(matches!(JobFile::open(folder.path(), None, "J1"), Err(JobError::NoJob)));
         std::fs::write(&path, text.replace("\"g1\"", "\"gX\"")).expect("written");
-        assert!(matches!(JobFile::open(folder.path(), None, "J1"), Err(JobError::Damaged(1))));
-        assert!(matches!(JobFile::open(folder.path(), None, "../J1"), Ok(_) | Err(JobError::Damaged(1))));
+        assert!(matches!(JobFile::open(folder.path(), None, "J1"), Err(JobError::Damaged { lines: 1, .. })));
+        assert!(
+            matches!(JobFile::open(folder.path(), None, "../../J1"), Err(JobError::Damaged { .. })),
+            "the same file"
+        );
     }
 
     #[test]

@@ -246,8 +246,7 @@ impl Service<'_> {
             .lock()
             .read_line(&mut typed)
             .map_err(|error| Failure::Usage(format!("cannot read the answer: {error}")))?;
-        let typed = typed.trim();
-        if typed == count.to_string() || typed == scope.id {
+        if is_confirmation(typed.trim_end_matches('\n'), count, &scope.id) {
             return Ok(());
         }
         Err(Failure::Usage("not confirmed; nothing was requested".to_owned()))
@@ -375,6 +374,11 @@ impl Service<'_> {
     }
 }
 
+/// Whether the operator typed the number of requests or the id.
+fn is_confirmation(typed: &str, count: usize, id: &str) -> bool {
+    typed.trim() == count.to_string() || typed == id
+}
+
 /// Error that names the unfinished job.
 fn offer(open: &OpenJob) -> Failure {
     let OpenJob { id, requests, left, rows, is_running } = open;
@@ -404,4 +408,19 @@ fn signals() -> std::io::Result<watch::Receiver<bool>> {
 
 fn print(text: &str) -> Result<(), Failure> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confirmation_is_the_number_or_the_id() {
+        for typed in ["12", " 12 ", "ana"] {
+            assert!(is_confirmation(typed, 12, "ana"), "{typed}");
+        }
+        for typed in ["", "y", "yes", "1", "012", "Ana", "ana 12"] {
+            assert!(!is_confirmation(typed, 12, "ana"), "{typed}");
+        }
+    }
 }
