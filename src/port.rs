@@ -67,7 +67,7 @@ pub struct ActionRow {
     pub incident_id: String,
     /// Milliseconds since the epoch, wall clock.
     pub requested_at: i64,
-    /// `alert_email`, `alert_webhook`, `revoke_token`, `revoke_family`.
+    /// `alert_` and the name of the channel, `revoke_token`, `revoke_family`.
     pub kind: String,
     /// Id of the revoked token or grant, or the address of the channel without secrets.
     pub target: String,
@@ -97,6 +97,8 @@ pub enum ActionOutcome {
     Proposed,
     Capped,
     Paused,
+    /// The alert is in a digest of its channel.
+    Collected,
 }
 
 impl ActionOutcome {
@@ -111,6 +113,7 @@ impl ActionOutcome {
             Self::Proposed => "proposed",
             Self::Capped => "capped",
             Self::Paused => "paused",
+            Self::Collected => "collected",
         }
     }
 }

@@ -1420,16 +1420,16 @@ fn flood_becomes_one_digest_per_channel_and_interval() {
     let limits = BTreeMap::from([("soc".to_owned(), digest(10)), ("oncall".to_owned(), digest(5))]);
     let both = || vec![named("soc", &soc), named("oncall", &oncall)];
     let rig = Rig::limited(folder.path(), both, limits, TestClock::start());
-    let capped = |kind: &str| {
+    let collected = |kind: &str| {
         let rows = rig.store.actions();
-        rows.iter().filter(|row| row.kind == kind && row.outcome == ActionOutcome::Capped).count()
+        rows.iter().filter(|row| row.kind == kind && row.outcome == ActionOutcome::Collected).count()
     };
     for batch in 0..10 {
         let incidents: Vec<_> = (1..=1_000).map(|number| minor(batch * 1_000 + number)).collect();
         rig.take(&incidents);
         assert!(rig.outbox.waiting() <= 21_000, "{}", rig.outbox.waiting());
     }
-    rig.wait("all are sent or collected", || capped("alert_soc") == 9_990 && capped("alert_oncall") == 9_995);
+    rig.wait("all are sent or collected", || collected("alert_soc") == 9_990 && collected("alert_oncall") == 9_995);
     assert_eq!((soc.requests().len(), oncall.requests().len()), (10, 5));
     // A verdict `revoke`, and an alert that is grave enough, are sent at once.
     let grave = Incident { severity: Severity::High, ..minor(20_002) };
@@ -1447,7 +1447,7 @@ fn flood_becomes_one_digest_per_channel_and_interval() {
     // The next interval of the same hour.
     rig.wait("nothing waits", || rig.outbox.waiting() == 0);
     rig.take(&[minor(30_001), minor(30_002)]);
-    rig.wait("both are collected", || capped("alert_soc") == 9_992 && capped("alert_oncall") == 9_997);
+    rig.wait("both are collected", || collected("alert_soc") == 9_992 && collected("alert_oncall") == 9_997);
     rig.clock.advance(Duration::from_secs(900));
     soc.wait_for(14);
     oncall.wait_for(9);

@@ -131,11 +131,11 @@ where
                 kind: format!("alert_{}", notifier.name()),
                 target: notifier.target(),
                 number: 1,
-                outcome: ActionOutcome::Capped,
+                outcome: ActionOutcome::Collected,
                 status: 0,
             };
             let row = self.row(attempt, at, "collected for the next digest of the channel".to_owned());
-            self.metrics.delivered(notifier.name(), ActionOutcome::Capped);
+            self.metrics.delivered(notifier.name(), ActionOutcome::Collected);
             records.push(Record::Row { row });
             alerts.push(alert);
         }

@@ -116,7 +116,7 @@ impl Digest {
         let _ = write!(
             text,
             "\nAll of them: tokenwarden sql \"SELECT DISTINCT incident_id FROM actions WHERE kind = 'alert_{name}' AND \
-             outcome = 'capped' AND requested_at >= '{since}'\""
+             outcome = 'collected' AND requested_at >= '{since}'\""
         );
         let title = format!("Digest of {total} alerts in {minutes} min, the gravest is {worst}");
         Notice { title, text, at: now }

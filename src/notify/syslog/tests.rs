@@ -50,6 +50,7 @@ fn message_of(message: &str) -> Parsed {
             (None, ']') => break at + 1,
             (None, '=') => assert_eq!(chars.next().map(|(_, c)| c), Some('"')),
             (None, '"') => panic!("a quote outside of a value"),
+            (Some(_), ']') => panic!("a bracket in a value must be escaped"),
             (None, ' ') => name.clear(),
             (None, other) => name.push(other),
             (Some(text), '\\') => text.push(chars.next().expect("an escaped character").1),
