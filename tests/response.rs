@@ -1429,6 +1429,7 @@ fn flood_becomes_one_digest_per_channel_and_interval() {
         rig.take(&incidents);
         assert!(rig.outbox.waiting() <= 21_000, "{}", rig.outbox.waiting());
     }
+    rig.wait("nothing waits", || rig.outbox.waiting() == 0);
     rig.wait("all are sent or collected", || collected("alert_soc") == 9_990 && collected("alert_oncall") == 9_995);
     assert_eq!((soc.requests().len(), oncall.requests().len()), (10, 5));
     // A verdict `revoke`, and an alert that is grave enough, are sent at once.
