@@ -126,7 +126,8 @@ pub(crate) enum SearchError {
 pub(crate) async fn search(reader: &Reader, scope: &Scope, unit: Unit) -> Result<Vec<Grant>, SearchError> {
     let condition = scope.subject.condition();
     if scope.tenant.is_none() {
-        let tenants = format!("SELECT DISTINCT tenant_id FROM token_events WHERE {condition} ORDER BY tenant_id");
+        let tenants =
+            format!("SELECT DISTINCT tenant_id FROM token_events WHERE {ACCEPTED} AND {condition} ORDER BY tenant_id");
         let tenants = reader.rows(&tenants, &[&scope.id]).await?;
         if tenants.len() > 1 {
             let shown = tenants.iter().take(TENANTS_SHOWN_MAX).map(|row| format!("{:?}", text(row, "tenant_id")));
@@ -160,8 +161,12 @@ pub(crate) fn unknown(scope: &Scope, why: String) -> Option<Found> {
     Some(Found { grants: vec![grant], unknown: Some(why) })
 }
 
-/// The query and its bound values. A token belongs to its grant. All events of a grant count, also those that do not name
-/// the subject, so that the user and the last use are known.
+/// Condition for events whose credential was accepted ([`crate::event::Event::is_attempt`]). Anyone can send a rejected
+/// credential with the ids of others, so that attempts must not choose what is revoked.
+const ACCEPTED: &str = "status != 401 AND NOT (status = 400 AND kind = 'refreshed')";
+
+/// The query and its bound values. A token belongs to its grant. All accepted events of a grant count, also those that do
+/// not name the subject, so that the user and the last use are known.
 fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
     let key = match unit {
         Unit::Grant => "tenant_id, family_id, if(family_id = '', token_id, '')",
@@ -186,10 +191,11 @@ fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
     let sql = format!(
         "SELECT tenant_id, any(family_id) AS family, argMax(token_id, timestamp) AS token, \
          argMaxIf(user_id, timestamp, user_id != '') AS user, argMaxIf(app_id, timestamp, app_id != '') AS app, \
-         toUnixTimestamp64Milli(maxIf(timestamp, kind IN ('use', 'refreshed') AND status != 401)) AS last_use, \
+         toUnixTimestamp64Milli(maxIf(timestamp, kind IN ('use', 'refreshed'))) AS last_use, \
          toUnixTimestamp64Milli(min(ifNull(issued_at, timestamp))) AS issued, count() AS events, \
          uniqExactIf(user_id, user_id != '') AS users \
-         FROM token_events WHERE ({key}) GLOBAL IN (SELECT {key} FROM token_events WHERE {condition}) \
+         FROM token_events WHERE {ACCEPTED} AND ({key}) GLOBAL IN \
+             (SELECT {key} FROM token_events WHERE {ACCEPTED} AND {condition}) \
          GROUP BY {key} {having}ORDER BY last_use DESC, tenant_id, family, token LIMIT {}",
         GRANTS_MAX + 1
     );

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokenwarden::event::Kind;
 use tokenwarden::port::Store as _;
 use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::{ClickHouse, EpochRows, Reader, StoreSettings};
@@ -102,6 +103,21 @@ impl Engine {
         }
         runtime.block_on(store.write(&rows)).unwrap();
         Self { runtime, settings, store }
+    }
+
+    /// Stores rejected credentials that name a user and the grant of another.
+    fn attempts(&self, user: &str, family: &str) {
+        let mut rows = EpochRows::new();
+        for (number, (kind, status)) in [(Kind::Use, 401), (Kind::Refreshed, 400)].into_iter().enumerate() {
+            let mut event = event(1_000 + number as u64);
+            event.event.timestamp = at(START + 100 * 3_600_000);
+            event.event.tenant_id = Some("acme".into());
+            event.event.user_id = Some(user.to_owned().into());
+            event.event.family_id = Some(family.to_owned().into());
+            (event.event.kind, event.event.status) = (kind, Some(status));
+            push(&mut rows, &numbered(event), &allowed(), 1_000 + number as i64);
+        }
+        self.runtime.block_on(self.store.write(&rows)).unwrap();
     }
 
     fn actions(&self) -> Vec<Value> {
@@ -221,6 +237,28 @@ fn revoke_by_user_asks_once_per_user() {
     let of =
         |kind: &str, outcome: &str| rows.iter().filter(|row| row["kind"] == kind && row["outcome"] == outcome).count();
     assert_eq!((of("revoke_user", "done"), of("revoke_family", "failed")), (2, 1), "{rows:?}");
+    engine.stop();
+}
+
+/// Anyone can send a rejected credential with the ids of others.
+#[test]
+fn attempts_choose_no_grant_to_revoke() {
+    let _turn = now(turn());
+    let web = Web::start();
+    let folder = service(&web, "embedded:data", "preset = 'okta_sessions'\nurl = 'WEB'\nradius = 'user'");
+    let folder = folder.path();
+    let engine = Engine::start(folder, &grants(2));
+    engine.attempts("mallory", "grant-00");
+    engine.attempts("ceo", "grant-01");
+    let (status, _, stderr) = told(&revoke(folder, &["user", "mallory", "--reason", "x", "--yes", "1"]));
+    assert_eq!(status, 2, "{stderr}");
+    assert!(stderr.contains("no matching events"), "{stderr}");
+    web.answer(&[204]);
+    let fast = ["--reason", "x", "--yes", "1", "--per-minute", "6000"];
+    let (status, _, stderr) = told(&revoke(folder, &[&["grant", "grant-01"][..], &fast].concat()));
+    assert_eq!(status, 0, "{stderr}");
+    let paths: Vec<_> = web.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/api/v1/users/ana/sessions?oauthTokens=true"]);
     engine.stop();
 }
 
