@@ -3,15 +3,17 @@
 //! It answers 200 if the presented token is not on the denylist, and 401 if it is. 503 means that the denylist is not read
 //! yet. The gateway checks the signature and expiry of the token itself.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::header::{self, AsHeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use tokio::net::TcpListener;
 
 use crate::denylist::{Claims, Denylist, Presented, presented};
@@ -39,12 +41,16 @@ impl DenylistObserver for Followed {
         self.list.record(record);
     }
 
-    fn is_complete(&self) {
+    fn all_read(&self) {
         self.list.complete();
     }
 
-    fn unreadable(&self, unreadable: bool) {
-        self.health.set(Condition::Denylist, unreadable);
+    fn read_failed(&self) {
+        self.health.set(Condition::Denylist, true);
+    }
+
+    fn read_succeeded(&self) {
+        self.health.set(Condition::Denylist, false);
     }
 }
 
@@ -90,39 +96,50 @@ async fn check(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Response {
     gate.metrics.denylist_checked(checked, gate.followed.list.len());
     match checked {
         Checked::Accepted | Checked::NoToken => StatusCode::OK.into_response(),
-        Checked::Denied => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, REVOKED)]).into_response(),
+        Checked::Denied | Checked::Ambiguous => {
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, REVOKED)]).into_response()
+        }
         Checked::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "the denylist is not read yet\n").into_response(),
     }
 }
 
 impl Gate {
+    /// Every value of a header counts, because a client may add one to that of the gateway.
     fn checked(&self, headers: &HeaderMap) -> Checked {
-        let mut presented = Presented::default();
-        for value in headers.get_all(header::AUTHORIZATION) {
-            let found = self.presented(value);
-            presented.targets.extend(found.targets);
-            presented.tenant = presented.tenant.or(found.tenant);
-        }
-        let Presented { mut targets, tenant } = presented;
-        targets.extend(decoded(headers, TOKEN_ID).map(Target::Token));
-        targets.extend(decoded(headers, GRANT_ID).map(Target::Family));
-        if targets.is_empty() {
+        let token = |id: String| Target::Token(self.hasher.name(Cow::Owned(id)).0.as_str().to_owned());
+        let grant = |id: String| Target::Family(self.hasher.id(Cow::Owned(id)).0.into_owned());
+        let mut presented: Vec<Presented> =
+            headers.get_all(header::AUTHORIZATION).iter().map(|value| self.presented(value)).collect();
+        let targets = decoded(headers, TOKEN_ID).map(token).chain(decoded(headers, GRANT_ID).map(grant)).collect();
+        // The tenant of ids is that of the token beside them.
+        let tenant = presented.iter().find_map(|presented| presented.tenant.clone());
+        presented.push(Presented { targets, tenant });
+        presented.retain(|presented| !presented.targets.is_empty());
+        if presented.is_empty() {
             return Checked::NoToken;
         }
         if !self.followed.list.is_ready() {
             return Checked::NotReady;
         }
-        let tenant = match &self.tenant {
-            TenantOf::Fixed(tenant) => tenant.clone(),
-            TenantOf::Claim => tenant.unwrap_or_default(),
-            TenantOf::Header(name) => decoded(headers, name.as_str()).unwrap_or_default(),
+        let fixed = match &self.tenant {
+            TenantOf::Fixed(tenant) => Some(tenant.clone()),
+            TenantOf::Claim => None,
+            TenantOf::Header(name) => {
+                let mut tenants = decoded(headers, name);
+                let (Some(tenant), None) = (tenants.next(), tenants.next()) else { return Checked::Ambiguous };
+                Some(tenant)
+            }
         };
-        if self.followed.list.denies(&tenant, targets) { Checked::Denied } else { Checked::Accepted }
+        let denies = |presented: Presented| {
+            let tenant = fixed.clone().or(presented.tenant).unwrap_or_default();
+            self.followed.list.denies(&tenant, presented.targets)
+        };
+        if presented.into_iter().any(denies) { Checked::Denied } else { Checked::Accepted }
     }
 
     /// What a value of `Authorization` presents: nothing if its scheme does not use tokens.
     fn presented(&self, value: &HeaderValue) -> Presented {
-        let credentials = value.to_str().ok().and_then(|value| value.trim().split_once(' '));
+        let credentials = value.to_str().ok().and_then(|value| value.trim().split_once([' ', '\t']));
         let is_token = |scheme: &str| SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
         match credentials {
             Some((scheme, token)) if is_token(scheme) => presented(token.trim(), &self.claims, &self.hasher),
@@ -131,12 +148,12 @@ impl Gate {
     }
 }
 
-/// The percent-decoded value of a header that occurs once.
-fn decoded(headers: &HeaderMap, name: &str) -> Option<String> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
-    let text = percent_decode_str(value).decode_utf8().ok()?;
-    (!text.is_empty()).then(|| text.into_owned())
+/// The percent-decoded values of a header. One that is not UTF-8 is the empty text, which is no id.
+fn decoded(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = String> + '_ {
+    headers.get_all(name).iter().map(|value| {
+        let text = percent_decode(value.as_bytes()).decode_utf8();
+        text.map(Cow::into_owned).unwrap_or_default()
+    })
 }
 
 #[cfg(test)]
@@ -167,7 +184,7 @@ mod tests {
 
     fn deny(followed: &Followed, tenant: &str, target: Target) {
         let key = DeniedKey { tenant_id: tenant.to_owned(), target };
-        followed.record(DenylistRecord { key, denial: Some(Denial { at: 0, until: i64::MAX }) });
+        followed.record(DenylistRecord { key, denial: Denial::Denied { at: 0, until: i64::MAX } });
     }
 
     async fn ask(url: String, headers: &[(&'static str, &str)]) -> reqwest::Response {
@@ -186,7 +203,7 @@ mod tests {
         let (base, list, metrics) = start(TenantOf::Fixed(String::new())).await;
         let check = |path: &str| format!("{base}/check{path}");
         assert_eq!(ask(check(""), &[("authorization", JWT)]).await.status(), 503, "not read yet");
-        list.is_complete();
+        list.all_read();
         assert_eq!(ask(check(""), &[("authorization", JWT)]).await.status(), 200);
         deny(&list, "", Target::Family("g-1".to_owned()));
         for path in ["", "/", "/v1/users/7?x=y"] {
@@ -207,13 +224,13 @@ mod tests {
     #[tokio::test]
     async fn denied_token_is_found_by_scheme_and_header() {
         let (base, list, _) = start(TenantOf::Header(HeaderName::from_static("x-tenant"))).await;
-        list.is_complete();
+        list.all_read();
         deny(&list, "acme co", Target::Token("t-1".to_owned()));
         let status = |headers: &'static [(&'static str, &'static str)]| {
             let url = format!("{base}/check");
             async move { ask(url, headers).await.status().as_u16() }
         };
-        assert_eq!(status(&[("authorization", JWT)]).await, 200, "another tenant");
+        assert_eq!(status(&[("authorization", JWT), ("x-tenant", "acme")]).await, 200, "another tenant");
         assert_eq!(status(&[("authorization", JWT), TENANT]).await, 401);
         assert_eq!(status(&[("tokenwarden-token-id", "t-1"), TENANT]).await, 401);
         assert_eq!(status(&[("tokenwarden-grant-id", "t-1"), TENANT]).await, 200, "a grant with this id");
@@ -232,10 +249,43 @@ mod tests {
             (TenantOf::Fixed("other".to_owned()), 200),
         ] {
             let (base, list, _) = start(tenant.clone()).await;
-            list.is_complete();
+            list.all_read();
             deny(&list, "acme", Target::Token("t-1".to_owned()));
             let headers = [("authorization", with_tenant.as_str()), ("x-tenant", "acme"), ("tokenwarden-tenant", "x")];
             assert_eq!(ask(format!("{base}/check"), &headers).await.status(), expected, "{tenant:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn further_headers_hide_no_denied_token() {
+        let claims = |text: &str| format!("Bearer eyJhbGciOiJub25lIn0.{}.c2ln", URL_SAFE_NO_PAD.encode(text));
+        let (denied, other) = (claims(r#"{"jti":"t-1","tid":"acme"}"#), claims(r#"{"jti":"t-2","tid":"other"}"#));
+        let (base, list, _) = start(TenantOf::Claim).await;
+        list.all_read();
+        deny(&list, "acme", Target::Token("t-1".to_owned()));
+        let check = format!("{base}/check");
+        let status = async |headers: &[(&'static str, &str)]| ask(check.clone(), headers).await.status().as_u16();
+        assert_eq!(status(&[("authorization", &other), ("authorization", &denied)]).await, 401);
+        assert_eq!(status(&[("authorization", &other)]).await, 200);
+        let ids = [("tokenwarden-token-id", "x"), ("tokenwarden-token-id", "t-1")];
+        let (base, list, _) = start(TenantOf::Header(HeaderName::from_static("x-tenant"))).await;
+        list.all_read();
+        deny(&list, "acme", Target::Token("t-1".to_owned()));
+        let check = format!("{base}/check");
+        let status = async |headers: &[(&'static str, &str)]| ask(check.clone(), headers).await.status().as_u16();
+        assert_eq!(status(&[ids[0], ids[1], ("x-tenant", "acme")]).await, 401);
+        assert_eq!(status(&[("tokenwarden-token-id", "y"), ("x-tenant", "acme")]).await, 200);
+        let twice = [("tokenwarden-token-id", "y"), ("x-tenant", "acme"), ("x-tenant", "other")];
+        assert_eq!(status(&twice).await, 401, "the tenant is not clear");
+        assert_eq!(status(&[("tokenwarden-token-id", "y")]).await, 401, "the gateway sets no tenant");
+        let tab = denied.replace("Bearer ", "bearer\t");
+        assert_eq!(status(&[("authorization", &tab), ("x-tenant", "acme")]).await, 401);
+        deny(
+            &list,
+            "acme",
+            Target::Token(TokenHasher::new(b"a key for the test").hash(b"ghp_16C7e42F292c6912E7710c838347Ae178B4a")),
+        );
+        let opaque = [("tokenwarden-token-id", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"), ("x-tenant", "acme")];
+        assert_eq!(status(&opaque).await, 401, "the id has the form of the events");
     }
 }

@@ -9,7 +9,7 @@ use super::denylist;
 use super::failure::Failure;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
-use crate::denylist::DenyingRevoker;
+use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, Webhook, open_channel};
 use crate::port::{self, Clock, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
@@ -42,8 +42,9 @@ pub(super) fn open(
         revocations_per_hour_total_max: config.revoke.total_per_hour(),
         ..Settings::default()
     };
-    let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
-    Ok(Delivery { outbox: Arc::new(outbox), notifiers, revoker: revoker(config, clock)?, settings })
+    let outbox = Arc::new(outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests()));
+    let revoker = revoker(config, clock, IfLogFails::RetryEntry)?;
+    Ok(Delivery { outbox, notifiers, revoker, settings })
 }
 
 impl Delivery {
@@ -119,11 +120,15 @@ pub(super) fn notifiers(
 }
 
 /// What revokes: the denylist and the provider, as far as they are configured.
-pub(super) fn revoker(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
+pub(super) fn revoker(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    if_log_fails: IfLogFails,
+) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let provider = provider(config, clock)?;
     let (Some(log), Some(section)) = (denylist::open(config)?, &config.denylist) else { return Ok(provider) };
-    let keep_ms = denylist::keep_ms(section);
-    Ok(Some(Arc::new(DenyingRevoker::new(log, Arc::clone(clock), keep_ms, provider))))
+    let (clock, keep_ms, waiting) = (Arc::clone(clock), denylist::keep_ms(section), Arc::default());
+    Ok(Some(Arc::new(DenyingRevoker { log, clock, keep_ms, provider, if_log_fails, log_retry: LOG_RETRY, waiting })))
 }
 
 /// The provider that revokes, if one is configured.

@@ -12,15 +12,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::failure::Failure;
+use super::operator;
 use super::setup::start_runtime;
 use crate::config::{Config, DenylistSection};
 use crate::denylist::{Claims, Denylist, FileLog};
 use crate::gate::{self, Followed, Gate, TenantOf};
 use crate::lock::unpoisoned;
-use crate::millis::HOUR_MS;
+use crate::millis::{HOUR_MS, rfc3339};
 use crate::port::{Clock, Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
 use crate::sanitize;
-use crate::source::kafka::DenylistTopic;
+use crate::source::kafka::{DenylistTopic, Finding, Level};
 use crate::telemetry::{Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::verdict::Target;
@@ -41,7 +42,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the entries that have not expired.
+    /// List the entries: what is denied, and what was lifted, by whom and why.
     List,
     /// Remove an entry, so that gateways accept the token or grant again. It does not undo the revocation at the provider.
     Lift {
@@ -51,14 +52,20 @@ enum Command {
         /// Tenant of the token or grant. Without it, that of events without a tenant.
         #[arg(long, value_name = "TENANT", default_value = "", hide_default_value = true)]
         tenant: String,
+        /// Reason, kept with the entry.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Name, kept with the entry [default: the user of the operating system].
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
     },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum TargetKind {
     Token,
-    #[value(alias = "grant")]
-    Family,
+    #[value(alias = "family")]
+    Grant,
 }
 
 /// Opens the log: a topic if the source is Kafka, otherwise a file in the outbox folder. `None`: there is no denylist.
@@ -67,7 +74,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Arc<dyn DenylistLog>>, Fail
         return Ok(None);
     }
     if let Some(kafka) = &config.source.kafka {
-        return Ok(Some(Arc::new(DenylistTopic::open(kafka)?)));
+        return Ok(Some(Arc::new(DenylistTopic::new(kafka)?)));
     }
     Ok(Some(Arc::new(open_file(config)?)))
 }
@@ -92,7 +99,13 @@ pub(super) async fn serve(
     health: &Arc<Health>,
 ) -> Result<(), Failure> {
     let (Some(section), Some(log)) = (&config.denylist, open(config)?) else { return Ok(()) };
-    if config.source.kafka.is_none() {
+    if let Some(kafka) = &config.source.kafka {
+        DenylistTopic::ensure(kafka)?;
+        let Finding { level, topic, text, .. } = DenylistTopic::check(kafka)?;
+        if level != Level::Ok {
+            tracing::warn!(topic, "the topic of the denylist: {text}");
+        }
+    } else {
         open_file(config)?.compact(clock.now_millis()).map_err(|error| {
             Failure::Unavailable(format!("cannot write the denylist in {}: {error}", config.outbox.dir.display()))
         })?;
@@ -135,29 +148,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let entries = read_all(&*log)?;
     match &arguments.command {
         Command::List => print(&entries),
-        Command::Lift { kind, id, tenant } => {
+        Command::Lift { kind, id, tenant, reason, by } => {
+            let (by, reason) = (operator::name(by.as_deref())?, operator::text(reason, "--reason")?);
             let target = match kind {
                 TargetKind::Token => Target::Token(id.clone()),
-                TargetKind::Family => Target::Family(id.clone()),
+                TargetKind::Grant => Target::Family(id.clone()),
             };
             let key = DeniedKey { tenant_id: tenant.clone(), target };
-            if !entries.iter().any(|(denied, _)| *denied == key) {
-                let tenants: Vec<_> = entries
+            let denied = entries.iter().filter(|(_, denial)| matches!(denial, Denial::Denied { .. }));
+            let denied: Vec<&DeniedKey> = denied.map(|(key, _)| key).collect();
+            if !denied.contains(&&key) {
+                let tenants: Vec<_> = denied
                     .iter()
-                    .filter(|(denied, _)| denied.target == key.target)
-                    .map(|(denied, _)| format!("`{}`", sanitize::line(&denied.tenant_id)))
+                    .filter(|denied| denied.target == key.target)
+                    .map(|denied| format!("`{}`", sanitize::line(&denied.tenant_id)))
                     .collect();
                 let hint = if tenants.is_empty() {
                     String::new()
                 } else {
                     format!("; it is on the list for the tenant {}, see --tenant", tenants.join(" and "))
                 };
-                let (kind, id) = (key.target.kind(), sanitize::line(id));
+                let (kind, id) = (kind_of(&key.target), sanitize::line(id));
                 return Err(Failure::Usage(format!("the {kind} {id} is not on the denylist{hint}")));
             }
             let runtime = start_runtime()?;
-            let kind = key.target.kind();
-            let lifted = runtime.block_on(log.append(DenylistRecord { key, denial: None }));
+            let kind = kind_of(&key.target);
+            let denial = Denial::Lifted { at: SystemClock.now_millis(), by, reason };
+            let lifted = runtime.block_on(log.append(DenylistRecord { key, denial }));
             lifted.map_err(|reason| Failure::Unavailable(format!("the denylist is not written: {reason}")))?;
             writeln!(std::io::stdout(), "removed the {kind} {} from the denylist", sanitize::line(id))
                 .map_err(|error| Failure::output("to stdout", &error))
@@ -174,21 +191,19 @@ struct Collected {
 
 impl DenylistObserver for Collected {
     fn record(&self, DenylistRecord { key, denial }: DenylistRecord) {
-        let mut denials = unpoisoned(&self.denials);
-        match denial {
-            Some(denial) => _ = denials.insert(key, denial),
-            None => _ = denials.remove(&key),
-        }
+        unpoisoned(&self.denials).insert(key, denial);
     }
 
-    fn is_complete(&self) {
+    fn all_read(&self) {
         self.is_complete.store(true, Ordering::Release);
     }
 
-    fn unreadable(&self, _: bool) {}
+    fn read_failed(&self) {}
+
+    fn read_succeeded(&self) {}
 }
 
-/// The entries that have not expired, the oldest first.
+/// The entries, the oldest first, without those that have expired.
 fn read_all(log: &dyn DenylistLog) -> Result<Vec<(DeniedKey, Denial)>, Failure> {
     let collected = Arc::new(Collected::default());
     log.follow(Arc::clone(&collected) as Arc<dyn DenylistObserver>);
@@ -203,29 +218,41 @@ fn read_all(log: &dyn DenylistLog) -> Result<Vec<(DeniedKey, Denial)>, Failure> 
     }
     let now = SystemClock.now_millis();
     let denials = std::mem::take(&mut *unpoisoned(&collected.denials));
-    let mut entries: Vec<_> = denials.into_iter().filter(|(_, denial)| denial.until > now).collect();
-    entries.sort_by(|(one, first), (other, second)| {
-        let text = |key: &DeniedKey| (key.tenant_id.clone(), key.target.id().to_owned());
-        first.at.cmp(&second.at).then_with(|| text(one).cmp(&text(other)))
+    let is_current =
+        |(_, denial): &(DeniedKey, Denial)| !matches!(denial, Denial::Denied { until, .. } if *until <= now);
+    let mut entries: Vec<_> = denials.into_iter().filter(is_current).collect();
+    entries.sort_by_cached_key(|(key, denial)| {
+        let (Denial::Denied { at, .. } | Denial::Lifted { at, .. }) = denial;
+        (*at, key.tenant_id.clone(), key.target.id().to_owned())
     });
     Ok(entries)
 }
 
 /// A table on a terminal, otherwise a JSON object per line.
 fn print(entries: &[(DeniedKey, Denial)]) -> Result<(), Failure> {
-    let mut text = String::new();
     let is_terminal = std::io::stdout().is_terminal();
-    if is_terminal {
-        text += "SINCE                 UNTIL                 KIND    TENANT            ID\n";
-    }
-    for (key, Denial { at, until }) in entries {
-        let (at, until) = (time(*at), time(*until));
-        let (kind, id) = (key.target.kind(), key.target.id());
+    let header = "SINCE                 KIND    TENANT            STATE                         ID\n";
+    let mut text = if is_terminal { header.to_owned() } else { String::new() };
+    for (key, denial) in entries {
+        let (kind, tenant, id) = (kind_of(&key.target), &key.tenant_id, key.target.id());
+        let (at, state, line) = match denial {
+            Denial::Denied { at, until } => {
+                let (at, until) = (rfc3339(*at), rfc3339(*until));
+                let line =
+                    json!({"at": at, "state": "denied", "until": until, "kind": kind, "tenant_id": tenant, "id": id});
+                (at, format!("denied until {until}"), line)
+            }
+            Denial::Lifted { at, by, reason } => {
+                let at = rfc3339(*at);
+                let line = json!({"at": at, "state": "lifted", "by": by, "reason": reason, "kind": kind,
+                    "tenant_id": tenant, "id": id});
+                (at, format!("lifted by {by}: {reason}"), line)
+            }
+        };
         if is_terminal {
-            let (tenant, id) = (sanitize::line(&key.tenant_id), sanitize::line(id));
-            let _ = writeln!(text, "{at:<20}  {until:<20}  {kind:<6}  {tenant:<16}  {id}");
+            let [tenant, state, id] = [tenant.as_str(), &state, id].map(sanitize::line);
+            let _ = writeln!(text, "{at:<20}  {kind:<6}  {tenant:<16}  {state:<28}  {id}");
         } else {
-            let line = json!({"at": at, "until": until, "kind": kind, "tenant_id": key.tenant_id, "id": id});
             text += &sanitize::json(&line.to_string());
             text.push('\n');
         }
@@ -233,8 +260,10 @@ fn print(entries: &[(DeniedKey, Denial)]) -> Result<(), Failure> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("to stdout", &error))
 }
 
-/// A time in RFC 3339, whole seconds.
-fn time(millis: i64) -> String {
-    let time = jiff::Timestamp::from_second(millis.div_euclid(1_000));
-    time.map_or_else(|_| millis.to_string(), |time| time.to_string())
+/// `token` or `grant`.
+const fn kind_of(target: &Target) -> &'static str {
+    match target {
+        Target::Token(_) => "token",
+        Target::Family(_) => "grant",
+    }
 }

@@ -21,6 +21,7 @@ use crate::by_hand::{
 };
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
+use crate::denylist::IfLogFails;
 use crate::port::{Clock, Revoker};
 use crate::store::{ClickHouse, Reader};
 use crate::telemetry::{SystemClock, start_logging};
@@ -113,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     start_logging("warn");
     let config = Config::load(arguments.config.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let revoker = delivery::revoker(&config, &clock)?.ok_or_else(|| {
+    let revoker = delivery::revoker(&config, &clock, IfLogFails::Fail)?.ok_or_else(|| {
         Failure::Configuration(
             "there is no [revoke.http] or [denylist] to revoke with; docs/response.md lists presets of providers"
                 .into(),

@@ -92,7 +92,7 @@ pub(super) async fn thin_evidence(config: &Config, reader: &Reader) -> Vec<Strin
 /// The limits of `[revoke]` for the configured provider.
 fn caps(config: &Config) -> Result<Caps, Failure> {
     let clock: std::sync::Arc<dyn crate::port::Clock> = std::sync::Arc::new(SystemClock);
-    let radius = delivery::provider(config, &clock)?.and_then(|revoker| revoker.radius());
+    let radius = delivery::provider(config, &clock)?.and_then(|provider| provider.radius());
     Ok(Caps {
         of_tenant: config.revoke.max_per_hour,
         total: config.revoke.total_per_hour(),

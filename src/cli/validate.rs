@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
 use super::shadow;
 use crate::config::Config;
+use crate::denylist::DENIED_ONLY;
 use crate::engine::STATE_FORMAT;
 use crate::enrich::Enricher;
 use crate::format::Format;
@@ -178,9 +179,7 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
             let about = revoker.about().map_or_else(String::new, |about| format!("; {about}"));
             Report::ok("revocation", &format!("in mode {}{about}", mode.as_str()))
         }
-        (Ok(None), Mode::Enforce) if config.denylist.is_some() => {
-            Report::ok("revocation", "by the denylist only; no provider is configured")
-        }
+        (Ok(None), Mode::Enforce) if config.denylist.is_some() => Report::warning("revocation", DENIED_ONLY),
         (Ok(None), Mode::Enforce) => {
             let reason = "revoke.mode is enforce, and there is no [revoke.http] or [denylist] to revoke with";
             report.failed("revocation", reason, Kind::Configuration)

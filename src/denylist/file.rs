@@ -12,10 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::port::{DenylistLog, DenylistObserver, DenylistRecord};
+use crate::millis::DAY_MS;
+use crate::port::{Denial, DenylistLog, DenylistObserver, DenylistRecord};
 
 /// Interval in which lines of other processes are noticed.
 const LOOK_WAIT: Duration = Duration::from_millis(500);
+/// Time for which a lifted entry is kept for the audit: 400 days, as in the topic.
+const LIFTED_MS: i64 = 400 * DAY_MS;
 const FILE: &str = "denylist.ndjson";
 
 /// The file.
@@ -31,12 +34,14 @@ impl FileLog {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Removes replaced, lifted and expired records. `now`: milliseconds since the epoch.
+    /// Creates the file, or removes replaced and old records. `now`: milliseconds since the epoch.
+    ///
+    /// The service calls it at its start, so that the file belongs to its user, not to that of a command.
     pub(crate) fn compact(&self, now: i64) -> io::Result<()> {
         let _lock = self.lock()?;
         let mut text = Vec::new();
         match File::open(self.path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             file => file?.read_to_end(&mut text)?,
         };
         // The keys in their order of text, so that the result depends on the records only.
@@ -46,7 +51,11 @@ impl FileLog {
         }
         let mut lines = Vec::new();
         for record in last.into_values() {
-            if record.denial.as_ref().is_some_and(|denial| denial.until > now) {
+            let is_kept = match record.denial {
+                Denial::Denied { until, .. } => until > now,
+                Denial::Lifted { at, .. } => at > now - LIFTED_MS,
+            };
+            if is_kept {
                 serde_json::to_writer(&mut lines, &record)?;
                 lines.push(b'\n');
             }
@@ -125,13 +134,15 @@ impl DenylistLog for FileLog {
 fn follow(path: &Path, observer: &Weak<dyn DenylistObserver>) {
     let mut reader = Reader::default();
     while let Some(observer) = observer.upgrade() {
-        let read = reader.read(path, &*observer);
-        if let Err(error) = &read {
-            tracing::error!(%error, path = %path.display(), "the denylist cannot be read");
-        }
-        observer.unreadable(read.is_err());
-        if read.is_ok() {
-            observer.is_complete();
+        match reader.read(path, &*observer) {
+            Ok(()) => {
+                observer.read_succeeded();
+                observer.all_read();
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "the denylist cannot be read");
+                observer.read_failed();
+            }
         }
         drop(observer);
         std::thread::sleep(LOOK_WAIT);
@@ -177,7 +188,7 @@ impl Reader {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::testing::denied;
+    use super::super::testing::{denied, lifted};
     use super::*;
     use crate::lock::unpoisoned;
     use crate::verdict::Target;
@@ -190,9 +201,11 @@ mod tests {
             unpoisoned(&self.0).push(record);
         }
 
-        fn is_complete(&self) {}
+        fn all_read(&self) {}
 
-        fn unreadable(&self, _: bool) {}
+        fn read_failed(&self) {}
+
+        fn read_succeeded(&self) {}
     }
 
     fn token(id: &str, until: i64) -> DenylistRecord {
@@ -237,14 +250,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let log = FileLog::open(folder.path()).expect("a log");
         log.compact(0).expect("there is no file");
-        let lifted = DenylistRecord { denial: None, ..token("lifted", 0) };
-        for record in [token("a", 10), token("lifted", 90), token("expired", 20), token("a", 90), lifted] {
+        assert!(log.path().is_file(), "commands of other users must not create it");
+        let lifted = lifted("acme", Target::Token("lifted".to_owned()));
+        for record in [token("a", 10), token("lifted", 90), token("expired", 20), token("a", 90), lifted.clone()] {
             log.write(&record).expect("it is written");
         }
         let mut reader = Reader::default();
         assert_eq!(seen(&log, &mut reader).len(), 5);
         log.compact(20).expect("it is compacted");
-        assert_eq!(seen(&log, &mut reader), [token("a", 90)], "the follower reads the new file");
+        assert_eq!(seen(&log, &mut reader), [token("a", 90), lifted], "the follower reads the new file");
+        log.compact(21 + LIFTED_MS).expect("it is compacted");
+        assert_eq!(seen(&log, &mut reader), []);
         log.write(&token("b", 90)).expect("it is written");
         assert_eq!(seen(&log, &mut reader), [token("b", 90)]);
     }

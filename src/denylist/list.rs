@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::lock::unpoisoned;
-use crate::port::{Clock, DeniedKey, DenylistRecord};
+use crate::port::{Clock, Denial, DeniedKey, DenylistRecord};
 use crate::verdict::Target;
 
 /// Entries from which expired ones are looked for at each new one.
@@ -60,11 +60,13 @@ impl Denylist {
     pub(crate) fn record(&self, DenylistRecord { key, denial }: DenylistRecord) {
         let now = self.clock.now_millis();
         let mut entries = unpoisoned(&self.entries);
-        let Some(denial) = denial.filter(|denial| denial.until > now) else {
-            entries.until.remove(&key);
-            return;
-        };
-        entries.until.insert(key, denial.until);
+        match denial {
+            Denial::Denied { until, .. } if until > now => _ = entries.until.insert(key, until),
+            Denial::Denied { .. } | Denial::Lifted { .. } => {
+                entries.until.remove(&key);
+                return;
+            }
+        }
         // Amortized: the number of entries must double before the next pass over all of them.
         if entries.until.len() >= entries.sweep_at.max(SWEEP_FROM) {
             entries.until.retain(|_, until| *until > now);
@@ -75,7 +77,7 @@ impl Denylist {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{At, denied};
+    use super::super::testing::{At, denied, lifted};
     use super::*;
 
     fn grant() -> Target {
@@ -103,7 +105,7 @@ mod tests {
         assert!(!list.denies("", [grant()]), "expired");
         list.record(denied("", grant(), 5_000));
         assert!(list.denies("", [grant()]));
-        list.record(DenylistRecord { denial: None, ..denied("", grant(), 0) });
+        list.record(lifted("", grant()));
         assert!(!list.denies("", [grant()]), "lifted");
         assert_eq!(list.len(), 0);
     }

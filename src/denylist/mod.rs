@@ -1,5 +1,5 @@
 //! The denylist: revoked tokens and grants, for gateways that accept self-contained tokens without asking the provider.
-//! A revocation adds an entry before the provider is asked. An entry expires when the last token can have expired.
+//! A revocation adds an entry and asks the provider. An entry expires when the last token can have expired.
 
 mod file;
 mod list;
@@ -11,4 +11,4 @@ mod testing;
 pub(crate) use self::file::FileLog;
 pub(crate) use self::list::Denylist;
 pub(crate) use self::presented::{Claims, Presented, presented};
-pub(crate) use self::revoker::DenyingRevoker;
+pub(crate) use self::revoker::{DENIED_ONLY, DenyingRevoker, IfLogFails, LOG_RETRY};

@@ -1,31 +1,65 @@
-//! A revoker that adds the target to the denylist and then asks the provider.
+//! A revoker that adds the target to the denylist and asks the provider.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::Retryable as _;
 
 use crate::port::{
     Clock, DeliveryError, Denial, DeniedKey, DenylistLog, DenylistRecord, Radius, RevokeRequest, Revoked, Revoker,
 };
+use crate::retry::RetryPolicy;
 use crate::verdict::Target;
+
+/// The limit of a revocation without a provider.
+pub(crate) const DENIED_ONLY: &str = "There is no provider, so a token is only denied, for denylist.keep_hours. A token \
+                                      without expiry, and a refresh token, work again afterwards.";
+/// Retries of an entry that the log did not take.
+pub(crate) const LOG_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(60));
+/// Maximum number of entries that are retried at once. Beyond it, their revocations are.
+const WAITING_MAX: usize = 10_000;
+
+/// What to do if the provider has revoked and the log has not taken the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfLogFails {
+    /// The revocation is done. The entry is retried in the background, until the process ends.
+    RetryEntry,
+    /// The revocation fails. For a command, which ends before the entry could be retried.
+    Fail,
+}
 
 /// Adds each target to the log. Without a provider, this is the whole revocation.
 pub(crate) struct DenyingRevoker {
-    log: Arc<dyn DenylistLog>,
-    clock: Arc<dyn Clock>,
+    pub(crate) log: Arc<dyn DenylistLog>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Time for which a target is denied, milliseconds.
-    keep_ms: i64,
-    provider: Option<Arc<dyn Revoker>>,
+    pub(crate) keep_ms: i64,
+    pub(crate) provider: Option<Arc<dyn Revoker>>,
+    pub(crate) if_log_fails: IfLogFails,
+    /// Waits between two attempts to write an entry.
+    pub(crate) log_retry: RetryPolicy,
+    /// Number of entries that are retried.
+    pub(crate) waiting: Arc<AtomicUsize>,
 }
 
 impl DenyingRevoker {
-    pub(crate) fn new(
-        log: Arc<dyn DenylistLog>,
-        clock: Arc<dyn Clock>,
-        keep_ms: i64,
-        provider: Option<Arc<dyn Revoker>>,
-    ) -> Self {
-        Self { log, clock, keep_ms, provider }
+    /// Retries an entry until the log takes it. `false`: too many wait.
+    fn retry(&self, record: DenylistRecord, reason: &str) -> bool {
+        if self.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+            return false;
+        }
+        tracing::error!(reason, "an entry of the denylist is not written; retrying");
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let (log, waiting, policy) = (Arc::clone(&self.log), Arc::clone(&self.waiting), self.log_retry);
+        tokio::spawn(async move {
+            let append = || log.append(record.clone());
+            // The policy does not end, so there is no error.
+            let _ = append.retry(policy).await;
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        });
+        true
     }
 }
 
@@ -55,7 +89,8 @@ impl Revoker for DenyingRevoker {
     }
 
     fn limits(&self) -> Vec<&str> {
-        let mut limits = self.provider.as_ref().map_or_else(Vec::new, |provider| provider.limits());
+        let Some(provider) = &self.provider else { return vec![DENIED_ONLY] };
+        let mut limits = provider.limits();
         if matches!(self.radius(), Some(Radius::User | Radius::Role | Radius::App)) {
             limits.push("The denylist gets the token or grant of the request, not others that the provider revokes.");
         }
@@ -66,21 +101,27 @@ impl Revoker for DenyingRevoker {
         self.provider.as_ref().map_or(Ok(()), |provider| provider.check(request))
     }
 
-    /// If the log fails, the provider is asked nevertheless, and the revocation is retried for the log.
+    /// Neither waits for the other. A log that fails must not stop revocations at the provider, nor repeat them.
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
         let at = self.clock.now_millis();
         let key = DeniedKey { tenant_id: request.tenant_id.to_owned(), target: request.target.clone() };
-        let denial = Denial { at, until: at.saturating_add(self.keep_ms) };
-        let denied = self.log.append(DenylistRecord { key, denial: Some(denial) }).await;
-        let revoked = match &self.provider {
-            Some(provider) => provider.revoke(request).await?,
-            None => Revoked::Done { status: 0 },
+        let record = DenylistRecord { key, denial: Denial::Denied { at, until: at.saturating_add(self.keep_ms) } };
+        let ask = async {
+            match &self.provider {
+                Some(provider) => Some(provider.revoke(request).await),
+                None => None,
+            }
         };
-        denied.map(|()| revoked).map_err(|reason| DeliveryError::Retriable {
+        let (denied, revoked) = tokio::join!(self.log.append(record.clone()), ask);
+        let Err(reason) = denied else { return revoked.unwrap_or(Ok(Revoked::Done { status: 0 })) };
+        let failed = || DeliveryError::Retriable {
             reason: format!("the denylist is not written: {reason}"),
             status: 0,
             retry_after: None,
-        })
+        };
+        let revoked = revoked.unwrap_or_else(|| Err(failed()))?;
+        let is_retried = self.if_log_fails == IfLogFails::RetryEntry && self.retry(record, &reason);
+        if is_retried { Ok(revoked) } else { Err(failed()) }
     }
 }
 
@@ -88,6 +129,8 @@ impl Revoker for DenyingRevoker {
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use futures::FutureExt as _;
 
     use super::super::testing::{At, denied};
     use super::*;
@@ -98,11 +141,17 @@ mod tests {
     struct TestLog {
         records: Mutex<Vec<DenylistRecord>>,
         fails: AtomicBool,
+        hangs: AtomicBool,
+        attempts: AtomicU32,
     }
 
     #[async_trait]
     impl DenylistLog for TestLog {
         async fn append(&self, record: DenylistRecord) -> Result<(), String> {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+            if self.hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
             if self.fails.load(Ordering::Relaxed) {
                 return Err("no broker answers".to_owned());
             }
@@ -151,41 +200,80 @@ mod tests {
     fn start() -> (DenyingRevoker, Arc<TestLog>, Arc<Provider>) {
         let (log, provider) = (Arc::new(TestLog::default()), Arc::new(Provider::default()));
         let clock = Arc::new(At(5.into()));
-        let revoker = DenyingRevoker::new(Arc::clone(&log) as _, clock, 100, Some(Arc::clone(&provider) as _));
-        (revoker, log, provider)
+        let denying = DenyingRevoker {
+            log: Arc::clone(&log) as _,
+            clock,
+            keep_ms: 100,
+            provider: Some(Arc::clone(&provider) as _),
+            if_log_fails: IfLogFails::RetryEntry,
+            log_retry: RetryPolicy::every(Duration::from_millis(1)),
+            waiting: Arc::default(),
+        };
+        (denying, log, provider)
     }
 
     #[tokio::test]
     async fn grant_is_denied_while_the_provider_is_away() {
-        let (revoker, log, provider) = start();
+        let (denying, log, provider) = start();
         provider.is_away.store(true, Ordering::Relaxed);
         let grant = Target::Family("g-1".to_owned());
-        assert!(revoker.revoke(request(&grant)).await.is_err());
-        let mut expected = denied("acme", grant.clone(), 105);
-        expected.denial = Some(Denial { at: 5, until: 105 });
-        assert_eq!(*unpoisoned(&log.records), [expected]);
-        assert_eq!(revoker.revoke(request(&grant)).await.ok(), Some(Revoked::Done { status: 204 }));
+        assert!(denying.revoke(request(&grant)).await.is_err());
+        let denial = Denial::Denied { at: 5, until: 105 };
+        assert_eq!(*unpoisoned(&log.records), [DenylistRecord { denial, ..denied("acme", grant.clone(), 0) }]);
+        assert_eq!(denying.revoke(request(&grant)).await.ok(), Some(Revoked::Done { status: 204 }));
         assert_eq!(provider.calls.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]
     async fn denylist_is_the_revocation_without_a_provider() {
-        let (revoker, log, _) = start();
+        let (denying, log, _) = start();
         let token = Target::Token("t-1".to_owned());
-        assert!(!revoker.accepts(&token), "as the provider");
-        let alone = DenyingRevoker { provider: None, ..revoker };
+        assert!(!denying.accepts(&token), "as the provider");
+        let alone = DenyingRevoker { provider: None, ..denying };
         assert!(alone.accepts(&token));
         assert_eq!(alone.revoke(request(&token)).await.ok(), Some(Revoked::Done { status: 0 }));
         assert_eq!(unpoisoned(&log.records).len(), 1);
     }
 
     #[tokio::test]
-    async fn provider_is_asked_if_the_log_fails() {
-        let (revoker, log, provider) = start();
+    async fn failed_log_repeats_no_revocation() {
+        let (denying, log, provider) = start();
         log.fails.store(true, Ordering::Relaxed);
-        let answer = revoker.revoke(request(&Target::Family("g-1".to_owned()))).await;
-        let reason = "the denylist is not written: no broker answers";
-        assert!(matches!(answer, Err(DeliveryError::Retriable { reason: found, .. }) if found == reason));
+        let grant = Target::Family("g-1".to_owned());
+        assert_eq!(denying.revoke(request(&grant)).await.ok(), Some(Revoked::Done { status: 204 }));
+        while log.attempts.load(Ordering::Relaxed) < 5 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((unpoisoned(&log.records).len(), denying.waiting.load(Ordering::Relaxed)), (0, 1));
+        log.fails.store(false, Ordering::Relaxed);
+        while denying.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((unpoisoned(&log.records).len(), provider.calls.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn failed_log_fails_a_command_or_a_lone_denial() {
+        let (denying, log, provider) = start();
+        log.fails.store(true, Ordering::Relaxed);
+        let fails = async |revoker: &DenyingRevoker| {
+            let answer = revoker.revoke(request(&Target::Family("g-1".to_owned()))).await;
+            let reason = "the denylist is not written: no broker answers";
+            matches!(answer, Err(DeliveryError::Retriable { reason: found, .. }) if found == reason)
+        };
+        let of_command = DenyingRevoker { if_log_fails: IfLogFails::Fail, ..denying };
+        assert!(fails(&of_command).await);
+        assert_eq!(provider.calls.load(Ordering::Relaxed), 1);
+        assert!(fails(&DenyingRevoker { provider: None, if_log_fails: IfLogFails::RetryEntry, ..of_command }).await);
+    }
+
+    #[tokio::test]
+    async fn provider_does_not_wait_for_the_log() {
+        let (denying, log, provider) = start();
+        log.hangs.store(true, Ordering::Relaxed);
+        let grant = Target::Family("g-1".to_owned());
+        let revoked = denying.revoke(request(&grant));
+        assert!(revoked.now_or_never().is_none(), "the log is awaited");
         assert_eq!(provider.calls.load(Ordering::Relaxed), 1);
     }
 }

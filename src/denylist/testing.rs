@@ -17,5 +17,10 @@ impl Clock for At {
 
 pub(super) fn denied(tenant: &str, target: Target, until: i64) -> DenylistRecord {
     let key = DeniedKey { tenant_id: tenant.to_owned(), target };
-    DenylistRecord { key, denial: Some(Denial { at: 0, until }) }
+    DenylistRecord { key, denial: Denial::Denied { at: 0, until } }
+}
+
+pub(super) fn lifted(tenant: &str, target: Target) -> DenylistRecord {
+    let denial = Denial::Lifted { at: 1, by: "ana".to_owned(), reason: "a false alarm".to_owned() };
+    DenylistRecord { denial, ..denied(tenant, target, 0) }
 }

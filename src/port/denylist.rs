@@ -15,11 +15,20 @@ pub struct DeniedKey {
     pub target: Target,
 }
 
-/// How long a token or grant is denied. Milliseconds since the epoch, wall clock.
+/// What is recorded of a token or grant. Times are milliseconds since the epoch, wall clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Denial {
-    pub at: i64,
-    pub until: i64,
+#[serde(rename_all = "snake_case")]
+pub enum Denial {
+    Denied {
+        at: i64,
+        until: i64,
+    },
+    /// A person has ended the denial.
+    Lifted {
+        at: i64,
+        by: String,
+        reason: String,
+    },
 }
 
 /// A record of the log. A later record replaces an earlier one with the same key.
@@ -27,17 +36,18 @@ pub struct Denial {
 pub struct DenylistRecord {
     #[serde(flatten)]
     pub key: DeniedKey,
-    /// `None`: the key is no longer denied.
-    pub denial: Option<Denial>,
+    pub denial: Denial,
 }
 
 /// Receives the records of a log in order, on a thread of the log.
 pub trait DenylistObserver: Send + Sync {
     fn record(&self, record: DenylistRecord);
     /// All records that existed when the log was opened have been passed.
-    fn is_complete(&self);
-    /// Whether the log cannot be read now. Records may be missing.
-    fn unreadable(&self, unreadable: bool);
+    fn all_read(&self);
+    /// The log cannot be read now. Records may be missing until it can.
+    fn read_failed(&self);
+    /// The log could be read, after an error too.
+    fn read_succeeded(&self);
 }
 
 /// Stores the records, and passes those of all processes to an observer.

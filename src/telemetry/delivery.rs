@@ -34,6 +34,8 @@ pub(crate) enum Checked {
     NoToken,
     /// The denylist is not read yet.
     NotReady,
+    /// The tenant of the request is not clear.
+    Ambiguous,
 }
 
 impl Checked {
@@ -43,6 +45,7 @@ impl Checked {
             Self::Denied => "denied",
             Self::NoToken => "no_token",
             Self::NotReady => "not_ready",
+            Self::Ambiguous => "ambiguous",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The log of the denylist in a compacted topic, `<prefix>.denylist`, which every member reads as a whole. The key of a
-//! message is the token or grant, and its value the denial. A message without a value ends the denial.
+//! message is the token or grant, and its value the denial.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::retry::RetryPolicy;
 /// A later record of a key replaces an earlier one, so their order matters: one partition.
 const PARTITION: i32 = 0;
 /// 400 days, longer than any denial.
-const RETENTION_MS: &str = "34560000000";
+const RETENTION_MS: i64 = 34_560_000_000;
 /// Time limit for the brokers to acknowledge a record.
 const ACKNOWLEDGE_WAIT_MS: &str = "10000";
 /// Interval in which the end of the observer is noticed.
@@ -46,29 +46,35 @@ impl DenylistTopic {
         format!("{}.denylist", settings.prefix)
     }
 
-    /// Creates the topic if it does not exist.
-    pub fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
-        let name = Self::name(settings);
+    /// Prepares clients for the topic. Asks no broker, so that a revocation does not need one.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
-        let admin = admin(&config)?;
-        if !exists(&admin, &name)? {
-            let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1))
-                .set("cleanup.policy", "compact,delete")
-                .set("retention.ms", RETENTION_MS);
-            create_topic(&admin, &topic).map_err(|reason| unavailable(&name, &format!("not created: {reason}")))?;
-        }
         // Needed by the consumer, and not used, because offsets are neither read nor committed.
         config.set("group.id", &settings.group_id).set("enable.auto.commit", "false");
         let mut for_producer = config.clone();
         for_producer.set("acks", "all").set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS);
         let producer = FutureProducer::from_config_and_context(&for_producer, Quiet).map_err(misconfigured)?;
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
-        Ok(Self { config, topic: name.into(), producer })
+        Ok(Self { config, topic: Self::name(settings).into(), producer })
+    }
+
+    /// Creates the topic if it does not exist.
+    pub fn ensure(settings: &KafkaSettings) -> Result<(), SourceError> {
+        let name = Self::name(settings);
+        let admin = admin(&settings.client_config()?)?;
+        if exists(&admin, &name)? {
+            return Ok(());
+        }
+        let retention = RETENTION_MS.to_string();
+        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1))
+            .set("cleanup.policy", "compact,delete")
+            .set("retention.ms", &retention);
+        create_topic(&admin, &topic).map_err(|reason| unavailable(&name, &format!("not created: {reason}")))
     }
 
     /// Creates the topic if it does not exist, and reports it.
     pub(crate) fn create(settings: &KafkaSettings) -> Result<Finding, SourceError> {
-        Self::open(settings)?;
+        Self::ensure(settings)?;
         Ok(finding(settings, Level::Ok, "exists, or was created: 1 partition, compacted, retention 400 days"))
     }
 
@@ -84,11 +90,20 @@ impl DenylistTopic {
         let asked = [ResourceSpecifier::Topic(&name)];
         let found = futures::executor::block_on(admin.describe_configs(&asked, &options));
         let found = found.ok().and_then(|mut found| found.pop()?.ok());
-        let policy = found.as_ref().and_then(|config| config.get("cleanup.policy")?.value.clone());
-        Ok(match policy {
-            Some(policy) if policy.contains("compact") => finding(settings, Level::Ok, "exists and is compacted"),
-            Some(_) => finding(settings, Level::Warning, "set cleanup.policy=compact,delete: the topic grows"),
-            None => finding(settings, Level::Warning, "its settings may not be read (ACL: DescribeConfigs)"),
+        let Some(found) = found else {
+            return Ok(finding(settings, Level::Warning, "its settings may not be read (ACL: DescribeConfigs)"));
+        };
+        let value = |key: &str| found.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+        let retention = value("retention.ms").parse::<i64>().unwrap_or(0);
+        Ok(if !value("cleanup.policy").contains("compact") {
+            let lost =
+                "set cleanup.policy=compact,delete: entries are deleted early, and denied tokens are accepted again";
+            finding(settings, Level::Failed, lost)
+        } else if value("cleanup.policy").contains("delete") && (0..RETENTION_MS).contains(&retention) {
+            let lost = "set retention.ms=34560000000 (400 days): entries may be deleted before they expire";
+            finding(settings, Level::Warning, lost)
+        } else {
+            finding(settings, Level::Ok, "exists and keeps its entries")
         })
     }
 
@@ -108,7 +123,7 @@ impl DenylistTopic {
                 Ok(consumer) => break consumer,
                 Err(error) => {
                     tracing::error!(%error, topic = &*self.topic, "the denylist cannot be read");
-                    observer.unreadable(true);
+                    observer.read_failed();
                 }
             }
             drop(observer);
@@ -119,7 +134,7 @@ impl DenylistTopic {
             match consumer.poll(READ_WAIT) {
                 None => {}
                 Some(Ok(message)) => {
-                    observer.unreadable(false);
+                    observer.read_succeeded();
                     if let Some(record) = record(&message) {
                         observer.record(record);
                     } else {
@@ -128,13 +143,13 @@ impl DenylistTopic {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    observer.unreadable(false);
-                    observer.is_complete();
+                    observer.read_succeeded();
+                    observer.all_read();
                 }
                 // The client retries.
                 Some(Err(error)) => {
                     tracing::warn!(%error, topic = &*self.topic, "the denylist is not up to date");
-                    observer.unreadable(true);
+                    observer.read_failed();
                 }
             }
         }
@@ -162,7 +177,7 @@ fn finding(settings: &KafkaSettings, level: Level, text: &str) -> Finding {
 
 fn record(message: &BorrowedMessage<'_>) -> Option<DenylistRecord> {
     let key: DeniedKey = serde_json::from_slice(message.key()?).ok()?;
-    let denial = message.payload().map(serde_json::from_slice).transpose().ok()?;
+    let denial = serde_json::from_slice(message.payload()?).ok()?;
     Some(DenylistRecord { key, denial })
 }
 
@@ -171,9 +186,8 @@ impl DenylistLog for DenylistTopic {
     async fn append(&self, record: DenylistRecord) -> Result<(), String> {
         let json = |error: serde_json::Error| error.to_string();
         let key = serde_json::to_vec(&record.key).map_err(json)?;
-        let value = record.denial.as_ref().map(serde_json::to_vec).transpose().map_err(json)?;
-        let mut message = FutureRecord::to(&self.topic).partition(PARTITION).key(&key);
-        message.payload = value.as_ref();
+        let value = serde_json::to_vec(&record.denial).map_err(json)?;
+        let message = FutureRecord::to(&self.topic).partition(PARTITION).key(&key).payload(&value);
         match self.producer.send(message, Timeout::Never).await {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(format!("topic `{}`: {error}", self.topic)),
