@@ -22,6 +22,8 @@ enum Seen {
     Stored(Vec<String>),
     Committed(Vec<(i32, i64)>),
     Parked(String),
+    /// The store was told that the partitions have changed.
+    PartitionsChanged,
     Released,
     Observed(u64),
 }
@@ -108,6 +110,10 @@ impl Store for TestStore {
         }
         self.log.lock().expect("a lock").push(Seen::Stored(rows.0.clone()));
         Ok(())
+    }
+
+    fn partitions_changed(&self) {
+        self.log.lock().expect("a lock").push(Seen::PartitionsChanged);
     }
 }
 
@@ -440,6 +446,7 @@ fn partition_is_released_after_its_commit() {
             Seen::Observed(1),
             stored(&["a"]),
             Seen::Committed(vec![(0, 1)]),
+            Seen::PartitionsChanged,
             Seen::Released,
             Seen::Observed(1),
             stored(&["a"]),
@@ -451,7 +458,7 @@ fn partition_is_released_after_its_commit() {
 #[test]
 fn lost_partition_is_not_stored_or_committed() {
     let result = play(vec![events(&["a"]), PollStep::Lost], 10, TestStore::default());
-    assert_eq!(result.log, [Seen::Released]);
+    assert_eq!(result.log, [Seen::PartitionsChanged, Seen::Released]);
 }
 
 #[test]
