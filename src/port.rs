@@ -351,6 +351,10 @@ pub trait Revoker: Send + Sync {
     fn about(&self) -> Option<String> {
         None
     }
+    /// Identifies the provider and its tenant, so that a job is not continued at another one. Contains no secret.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
     /// What the requests do not end, or what the operator must know.
     fn limits(&self) -> Vec<&str> {
         Vec::new()

@@ -31,6 +31,9 @@ pub(crate) struct Job {
     /// Milliseconds since the epoch, wall clock.
     pub(crate) started_at: i64,
     pub(crate) effect: Effect,
+    /// Number of grants that no request can revoke.
+    #[serde(default)]
+    pub(crate) refused: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,12 +170,13 @@ impl JobFile {
         file.read_to_end(&mut content)?;
         // A crash may leave an incomplete last line, whose append did not return.
         let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        file.set_len(whole as u64)?;
-        file.seek(SeekFrom::End(0))?;
-        let job = Self::of(path, file, &content[..whole])?;
+        let mut job = Self::of(path, file, &content[..whole])?;
         if job.job.id != id || !job.is_confirmed {
             return Err(JobError::NoJob);
         }
+        // Not before it is known to be a journal: the operator may have named another file.
+        job.file.set_len(whole as u64)?;
+        job.file.seek(SeekFrom::End(0))?;
         Ok(job)
     }
 
@@ -425,6 +429,10 @@ mod tests {
         std::fs::write(&path, cut).expect("written");
         assert!(open_jobs(folder.path(), &scope("ana")).expect("jobs").is_empty());
         assert!(matches!(JobFile::open(folder.path(), None, "J1"), Err(JobError::NoJob)));
+        let other = folder.path().join("a secret");
+        std::fs::write(&other, "s3cret without a line break").expect("written");
+        assert!(matches!(JobFile::open(folder.path(), Some(&other), "J1"), Err(JobError::NoJob)));
+        assert_eq!(std::fs::read_to_string(&other).expect("a file"), "s3cret without a line break");
         std::fs::write(&path, text.replace("\"g1\"", "\"gX\"")).expect("written");
         assert!(matches!(JobFile::open(folder.path(), None, "J1"), Err(JobError::Damaged { lines: 1, .. })));
         assert!(

@@ -17,12 +17,15 @@ pub(crate) struct Effect {
     pub(crate) about: Option<String>,
     /// What it does not end.
     pub(crate) limits: Vec<String>,
+    /// [`Revoker::fingerprint`]
+    #[serde(default)]
+    pub(crate) provider: Option<String>,
 }
 
 impl Effect {
     pub(crate) fn of(revoker: &dyn Revoker) -> Self {
         let limits = revoker.limits().into_iter().map(str::to_owned).collect();
-        Self { radius: revoker.radius(), about: revoker.about(), limits }
+        Self { radius: revoker.radius(), about: revoker.about(), limits, provider: revoker.fingerprint() }
     }
 
     /// The unit of a search for a provider. A provider that revokes no grants gets every token.

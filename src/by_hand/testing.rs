@@ -63,6 +63,7 @@ pub(super) fn plan_of(count: usize) -> Plan {
 
 pub(super) fn create(folder: &Path, id: &str, plan: &Plan) -> Result<JobFile, JobError> {
     let job = Job {
+        refused: plan.refused.len(),
         id: id.to_owned(),
         scope: scope("ana"),
         reason: "stolen laptop".to_owned(),

@@ -130,9 +130,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = start_runtime()?;
     runtime.block_on(async {
         match &arguments.resume {
-            Some(id) => service.execute(service.reopen(id)?, 0).await,
+            Some(id) => service.execute(service.reopen(id)?).await,
             None => match service.confirmed().await? {
-                Some((job, refused)) => service.execute(job, refused).await,
+                Some(job) => service.execute(job).await,
                 None => Ok(()),
             },
         }
@@ -164,7 +164,7 @@ impl Service<'_> {
 
     /// A new job on disk that the operator confirmed, and the number of grants that it cannot revoke. `None` after
     /// `--dry-run`.
-    async fn confirmed(&self) -> Result<Option<(JobFile, usize)>, Failure> {
+    async fn confirmed(&self) -> Result<Option<JobFile>, Failure> {
         let arguments = self.arguments;
         let scope = self.scope()?.ok_or_else(|| Failure::Usage("KIND and ID are missing".to_owned()))?;
         let reason =
@@ -193,10 +193,18 @@ impl Service<'_> {
         }
         self.confirm(&scope, &plan)?;
         let now = self.clock.now_millis();
-        let job = Job { id: Job::new_id(now, &scope), scope, reason, by, started_at: now, effect: plan.effect.clone() };
+        let job = Job {
+            id: Job::new_id(now, &scope),
+            scope,
+            reason,
+            by,
+            started_at: now,
+            effect: plan.effect.clone(),
+            refused: plan.refused.len(),
+        };
         let beside = if arguments.new_job { Beside::Allowed } else { Beside::Refused };
         let job = JobFile::create(&self.folder, arguments.journal.as_deref(), job, &plan, beside);
-        Ok(Some((job.map_err(|error| self.job_failure(error))?, plan.refused.len())))
+        Ok(Some(job.map_err(|error| self.job_failure(error))?))
     }
 
     /// Searches the store. A single token or grant is revoked without it if necessary.
@@ -269,7 +277,7 @@ impl Service<'_> {
             return Err(Failure::Usage(problem));
         }
         if Effect::of(&*self.revoker) != job.job.effect {
-            let problem = "[revoke.http] has another preset or radius than at the start of the job, so that a request \
+            let problem = "[revoke.http] has another preset, radius, url or tenant than at the start of the job, so that a request \
                            would do something else than was confirmed; start a new job with --new-job";
             return Err(Failure::Configuration(problem.to_owned()));
         }
@@ -290,7 +298,7 @@ impl Service<'_> {
     }
 
     /// Sends the requests that are left, writes the rows, and prints the results.
-    async fn execute(&self, mut job: JobFile, refused: usize) -> Result<(), Failure> {
+    async fn execute(&self, mut job: JobFile) -> Result<(), Failure> {
         let store = ClickHouse::new(&self.config.store);
         to_stderr(&format!("{}: journal in {}", job.job.id, job.path.display()));
         let bar = ProgressBar::new(job.requests.len() as u64);
@@ -318,10 +326,11 @@ impl Service<'_> {
         store.close().await;
         let for_eyes = std::io::stdout().is_terminal();
         print(&if for_eyes { results_text(&job) } else { results_json(&job) })?;
-        self.end(&job, ending, refused)
+        self.end(&job, ending)
     }
 
-    fn end(&self, job: &JobFile, ending: Ending, refused: usize) -> Result<(), Failure> {
+    fn end(&self, job: &JobFile, ending: Ending) -> Result<(), Failure> {
+        let refused = job.job.refused;
         let left = job.left().count();
         let why = match ending {
             Ending::Complete if left == 0 && refused == 0 => return Ok(()),

@@ -88,6 +88,10 @@ impl Revoker for DenyingRevoker {
         Some(about.map_or_else(|| denies.to_owned(), |about| format!("{denies}; {about}")))
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        self.provider.as_ref().and_then(|provider| provider.fingerprint())
+    }
+
     fn limits(&self) -> Vec<&str> {
         let Some(provider) = &self.provider else { return vec![DENIED_ONLY] };
         let mut limits = provider.limits();

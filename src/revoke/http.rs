@@ -27,6 +27,8 @@ use percent_encoding::utf8_percent_encode;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Request, Response, StatusCode};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 pub(crate) use self::answer::rejects_own_credential;
 use self::answer::{Answer, Answers, BODY_BYTES_MAX};
 use self::auth::{Auth, Renewal};
@@ -46,6 +48,8 @@ pub struct HttpRevoker {
     clock: Arc<dyn Clock>,
     preset: Preset,
     request: RequestTemplate,
+    /// [`Revoker::fingerprint`]: a hash of the URL with its fixed values, and of the tenant.
+    fingerprint: String,
     targets: Vec<TargetKind>,
     radius: Option<Radius>,
     tenant: Option<String>,
@@ -73,7 +77,8 @@ impl HttpRevoker {
         let verify = Verify::of(settings, &preset, &values)?;
         let auth = Auth::new(settings, &preset, &clock)?;
         let tenant = settings.tenant.clone();
-        Ok(Self { client, clock, preset, request, targets, radius, tenant, answers, verify, auth })
+        let fingerprint = format!("{:032x}", xxh3_128(format!("{url} {tenant:?}").as_bytes()));
+        Ok(Self { client, clock, preset, request, fingerprint, targets, radius, tenant, answers, verify, auth })
     }
 
     fn request(&self, asked: &RevokeRequest<'_>) -> Result<Request, DeliveryError> {
@@ -174,6 +179,10 @@ const fn preset_key(settings: &HttpRevokerSettings) -> &'static str {
 impl Revoker for HttpRevoker {
     fn accepts(&self, target: &Target) -> bool {
         self.targets.contains(&TargetKind::of(target))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint.clone())
     }
 
     fn sends_token_ids(&self) -> bool {
