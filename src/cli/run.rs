@@ -35,6 +35,10 @@ const STORE_WAIT: Duration = Duration::from_secs(3);
 const STORE_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(5));
 /// Maximum time for tasks to end at a stop.
 const TASKS_WAIT: Duration = Duration::from_millis(500);
+/// The same, for an embedded engine that is still being loaded at a stop, and after a start that failed. Its library
+/// crashes if the process ends meanwhile.
+const LOADING_WAIT: Duration = Duration::from_secs(5);
+const LOADING_WAIT_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Maximum time of a stop, after which the process exits. No data are lost: they are on disk or are read again from Kafka.
 const STOP_MAX: Duration = Duration::from_millis(9_500);
 
@@ -58,7 +62,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let store = Arc::new(ClickHouse::new(&config.store));
     let done = serve(&config, rules, &runtime, &store);
     // The tasks that use the store have ended, so dropping it closes an embedded engine.
-    runtime.shutdown_timeout(TASKS_WAIT);
+    runtime.shutdown_timeout(match (&done, config.store.is_embedded()) {
+        (_, false) => TASKS_WAIT,
+        (Ok(()), true) => LOADING_WAIT,
+        (Err(_), true) => LOADING_WAIT_AFTER_FAILURE,
+    });
     drop(store);
     done
 }
