@@ -54,16 +54,12 @@ pub(crate) fn preview_text(scope: &Scope, plan: &Plan, warnings: &[&str]) -> Str
     if let Some(why) = &plan.found.unknown {
         put("NOTHING KNOWN", &format!("{why}. The id is sent to the provider as it is"));
     }
-    let last = summary.last_use.map_or_else(|| "never".to_owned(), rfc3339);
-    put(
-        "grants",
-        &format!(
-            "{}, of {} and {}, last used {last}",
-            grouped(plan.found.grants.len() as u64),
-            counted(summary.users, "user"),
-            counted(summary.apps, "application")
-        ),
-    );
+    if plan.found.unknown.is_none() {
+        let last = summary.last_use.map_or_else(|| "never".to_owned(), rfc3339);
+        let grants = grouped(plan.found.grants.len() as u64);
+        let (users, apps) = (counted(summary.users, "user"), counted(summary.apps, "application"));
+        put("grants", &format!("{grants}, of {users} and {apps}, last used {last}"));
+    }
     put("requests", &grouped(plan.requests.len() as u64));
     let about = plan.effect.about.as_deref().unwrap_or("sends the request of [revoke.http]");
     put("one request", about);

@@ -1,6 +1,6 @@
 //! `tokenwarden revoke`: revocation by hand, of one grant or of all grants of a user, session or application.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
 use crate::denylist::IfLogFails;
 use crate::port::{Clock, Revoker};
+use crate::source::stdin;
 use crate::store::{ClickHouse, Reader};
 use crate::telemetry::{SystemClock, start_logging};
 
@@ -244,17 +245,15 @@ impl Service<'_> {
             }
             None => {}
         }
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
+        let unread = |error| Failure::Usage(format!("cannot read the answer: {error}; nothing was requested"));
+        let terminal = stdin::open().map_err(unread)?;
+        if !terminal.is_terminal() {
             let problem = format!("no terminal to confirm on; nothing was requested. To confirm, add --yes {count}");
             return Err(Failure::Usage(problem));
         }
         to_stderr(&format!("Type {count}, the number of requests, or {}, the id, to revoke:", scope.id));
         let mut typed = String::new();
-        stdin
-            .lock()
-            .read_line(&mut typed)
-            .map_err(|error| Failure::Usage(format!("cannot read the answer: {error}")))?;
+        BufReader::new(terminal).read_line(&mut typed).map_err(unread)?;
         if is_confirmation(typed.trim_end_matches('\n'), count, &scope.id) {
             return Ok(());
         }

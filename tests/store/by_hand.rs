@@ -1,5 +1,6 @@
 //! The command `tokenwarden revoke`, with the real engine and a local provider.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -55,6 +56,18 @@ fn revoke(folder: &Path, arguments: &[&str]) -> Output {
 
 fn start(folder: &Path, arguments: &[&str]) -> Child {
     command(folder, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Runs the command on a terminal of its own. Returns the exit status and all output.
+fn on_terminal(folder: &Path, arguments: &[&str], typed: &str) -> (i32, String) {
+    const SPAWN: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let mut terminal = Command::new("python3");
+    terminal.args(["-c", SPAWN, env!("CARGO_BIN_EXE_tokenwarden"), "revoke"]).args(arguments);
+    terminal.args(["--config", "t.toml"]).current_dir(folder).env("TOKENWARDEN__STORE__LIBRARY", library());
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Exit status, lines of stdout as JSON, and stderr.
@@ -403,5 +416,13 @@ fn token_is_revoked_while_the_store_is_away() {
     web.hold(false);
     let ended = eventually(PATIENCE, "the job ends", || child.try_wait().unwrap());
     assert_eq!(ended.and_then(|status| status.code()), Some(0), "its only request was answered");
+
+    // On a terminal, the id or the number confirms, and nothing else.
+    for (typed, expected, requests) in [("yes\n", 2, 2), ("tok-3\n", 0, 3), ("1\n", 0, 4)] {
+        let (status, shown) = on_terminal(folder, &["token", "tok-3", "--reason", "x"], typed);
+        assert_eq!((status, web.requests().len()), (expected, requests), "{typed}{shown}");
+        assert!(shown.contains("Type 1, the number of requests, or tok-3, the id, to revoke:"), "{shown}");
+        assert_eq!(shown.contains("done                  1"), expected == 0, "a table: {shown}");
+    }
     engine.stop();
 }
