@@ -1,4 +1,4 @@
-//! Alerts as OCSF Detection Findings (class 2004, version 1.4.0, https://schema.ocsf.io/1.4.0/classes/detection_finding).
+//! Alerts as OCSF Detection Findings (class 2004, version 1.4.0, <https://schema.ocsf.io/1.4.0/classes/detection_finding>).
 
 use serde_json::{Value, json};
 
