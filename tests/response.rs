@@ -1443,8 +1443,8 @@ fn flood_becomes_one_digest_per_channel_and_interval() {
     rig.clock.advance(Duration::from_secs(1));
     soc.wait_for(13);
     oncall.wait_for(8);
-    assert_eq!(digests_of(&soc), ["Digest of 9,990 alerts in 15 min, the gravest is medium"]);
-    assert_eq!(digests_of(&oncall), ["Digest of 9,995 alerts in 15 min, the gravest is medium"]);
+    assert_eq!(digests_of(&soc), ["Digest of 9,990 alerts in 15 min, highest severity: medium"]);
+    assert_eq!(digests_of(&oncall), ["Digest of 9,995 alerts in 15 min, highest severity: medium"]);
     // The next interval of the same hour.
     rig.wait("nothing waits", || rig.outbox.waiting() == 0);
     rig.take(&[minor(30_001), minor(30_002)]);
@@ -1477,11 +1477,11 @@ fn digest_outlasts_a_restart() {
     let rig = start(clock);
     rig.clock.advance(Duration::from_secs(900));
     soc.wait_for(2);
-    assert_eq!(digests_of(&soc), ["Digest of 2 alerts in 15 min, the gravest is medium"]);
+    assert_eq!(digests_of(&soc), ["Digest of 2 alerts in 15 min, highest severity: medium"]);
     // The end of the input does not wait for the interval.
     rig.take(&[minor(4), minor(5)]);
     rig.settled();
     // The first digest was a message, too, so that both are collected.
-    assert_eq!(digests_of(&soc)[1..], ["Digest of 2 alerts in 1 min, the gravest is medium"]);
+    assert_eq!(digests_of(&soc)[1..], ["Digest of 2 alerts in 1 min, highest severity: medium"]);
     rig.stop();
 }

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List incidents, the gravest first.
+    /// List incidents, the highest severity first.
     List(List),
     /// Show the status of an incident and every change of it.
     Show(Show),

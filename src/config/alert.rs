@@ -28,13 +28,13 @@ struct RouteSettings {
     notices: bool,
 }
 
-/// `[alert.digest.NAME]`: from when on the less grave alerts of the channel NAME are collected.
+/// `[alert.digest.NAME]`: from when on alerts of the channel NAME below a severity are collected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DigestSection {
     /// Messages per hour and recipient that are sent one by one.
     max_per_hour: usize,
-    /// Alerts of this severity and graver ones are never collected.
+    /// Alerts of this or a higher severity are never collected.
     #[serde(default = "critical")]
     below: Severity,
     /// Time from the first collected alert to the digest.

@@ -1,4 +1,4 @@
-//! Digests: beyond a limit of messages per hour, the less grave alerts of a channel are collected into one message.
+//! Digests: beyond a limit of messages per hour, alerts of a channel below a severity are collected into one message.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::number::grouped;
 use crate::port::{Notice, Progress, Revocation};
 use crate::verdict::{Incident, IncidentId, Severity, Verdict};
 
-/// Incidents that a digest names. The others are counted.
+/// Incidents that a digest names, those of the highest severity. The others are counted.
 const NAMED_MAX: usize = 50;
 
 /// When the alerts of a channel are collected.
@@ -20,7 +20,7 @@ const NAMED_MAX: usize = 50;
 pub struct DigestSettings {
     /// Messages per hour and recipient that are sent one by one.
     pub messages_per_hour_max: usize,
-    /// Alerts of this severity and graver ones are never collected.
+    /// Alerts of this or a higher severity are never collected.
     pub below: Severity,
     /// Time from the first collected alert to the digest.
     pub interval: Duration,
@@ -55,6 +55,14 @@ impl Spent {
     }
 }
 
+/// The beginning of the keys of digests.
+const KEY: &str = "notice-digest-";
+
+/// Whether a message is a digest. Only one recipient has its alerts.
+pub(super) fn is_digest(key: &str) -> bool {
+    key.starts_with(KEY)
+}
+
 /// One collected alert.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Collected {
@@ -70,8 +78,14 @@ pub(super) struct Digest {
     pub(crate) since: i64,
     pub(crate) due_at: i64,
     counts: BTreeMap<Severity, u64>,
-    /// The first incidents, each once.
-    named: Vec<u64>,
+    /// Incidents with their highest severity, each once.
+    named: Vec<Named>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Named {
+    incident: u64,
+    severity: Severity,
 }
 
 impl Digest {
@@ -81,9 +95,14 @@ impl Digest {
 
     pub(super) fn add(&mut self, alert: &Collected) {
         *self.counts.entry(alert.severity).or_default() += 1;
-        if self.named.len() < NAMED_MAX && !self.named.contains(&alert.incident) {
-            self.named.push(alert.incident);
+        let Collected { incident, severity, .. } = *alert;
+        match self.named.iter_mut().find(|named| named.incident == incident) {
+            Some(named) => named.severity = named.severity.max(severity),
+            None => self.named.push(Named { incident, severity }),
         }
+        // The sort is stable, so the earliest of a severity stay.
+        self.named.sort_by_key(|named| std::cmp::Reverse(named.severity));
+        self.named.truncate(NAMED_MAX);
     }
 
     fn total(&self) -> u64 {
@@ -92,7 +111,7 @@ impl Digest {
 
     /// Key of the message of `lane`.
     pub(super) fn key(&self, lane: &str) -> String {
-        format!("notice-digest-{:016x}-{}", xxh3_64(lane.as_bytes()), self.since)
+        format!("{KEY}{:016x}-{}", xxh3_64(lane.as_bytes()), self.since)
     }
 
     /// The message for the channel `name` at `now`. It contains no value of an event.
@@ -109,8 +128,8 @@ impl Digest {
             )
         });
         let mut text = format!("{total} alerts were collected: {counts}.{limit}\nIncidents:");
-        for id in &self.named {
-            let _ = write!(text, " {}", IncidentId(*id));
+        for Named { incident, severity } in &self.named {
+            let _ = write!(text, " {} ({})", IncidentId(*incident), severity.as_str());
         }
         let since = rfc3339(self.since).replace('T', " ").replace('Z', "");
         let _ = write!(
@@ -118,7 +137,7 @@ impl Digest {
             "\nAll of them: tokenwarden sql \"SELECT DISTINCT incident_id FROM actions WHERE kind = 'alert_{name}' AND \
              outcome = 'collected' AND requested_at >= '{since}'\""
         );
-        let title = format!("Digest of {total} alerts in {minutes} min, the gravest is {worst}");
+        let title = format!("Digest of {total} alerts in {minutes} min, highest severity: {worst}");
         Notice { title, text, at: now }
     }
 }
@@ -141,16 +160,14 @@ mod tests {
     fn digest_counts_alerts_and_names_incidents() {
         let mut digest = Digest::new(1_795_000_000_000, 0);
         for incident in 0..1_200 {
-            let severity = if incident == 7 { Severity::High } else { Severity::Low };
+            let severity = if incident == 700 { Severity::High } else { Severity::Low };
             digest.add(&Collected { key: String::new(), incident, severity });
         }
         let notice = digest.notice("soc", None, 1_795_000_060_001);
-        assert_eq!(notice.title, "Digest of 1,200 alerts in 2 min, the gravest is high");
-        assert!(
-            notice
-                .text
-                .starts_with("1,200 alerts were collected: 1 high, 1,199 low.\nIncidents: INC-0000000000000000 INC-")
-        );
+        assert_eq!(notice.title, "Digest of 1,200 alerts in 2 min, highest severity: high");
+        assert!(notice.text.starts_with(
+            "1,200 alerts were collected: 1 high, 1,199 low.\nIncidents: INC-00000000000002bc (high) INC-"
+        ));
         assert_eq!(notice.text.matches("INC-").count(), NAMED_MAX);
         assert!(notice.text.contains("requested_at >= '2026-11-18 11:06:40'"), "{}", notice.text);
     }

@@ -1,6 +1,7 @@
 //! Messages of a channel that fails: other channels send them instead.
 
 use super::deliverer::Deliverer;
+use super::digest::is_digest;
 use super::record::Record;
 use super::routes::name_of;
 use super::state::thread_of;
@@ -25,7 +26,7 @@ impl<S: Store> Deliverer<S> {
     /// Whether another channel that accepts alerts has this message.
     pub(super) fn others_have(&self, lane: &str, key: &str) -> bool {
         let inner = self.outbox.inner();
-        let is_notice = thread_of(key).is_none();
+        let is_notice = thread_of(key).is_none() && !is_digest(key);
         let mut others = self.outbox.channels.iter().filter(|other| *other != lane && !inner.state.is_rejecting(other));
         others
             .any(|other| is_notice && self.outbox.notice_lanes().contains(other) || inner.state.has_message(key, other))
@@ -59,9 +60,10 @@ impl<S: Store> Deliverer<S> {
             return Vec::new();
         }
         let stuck = self.outbox.inner().state.stuck_messages(lane, now, REROUTED_MAX);
-        let rerouted = stuck.into_iter().map(|key| {
+        // A message that no channel can take now is looked at again.
+        let rerouted = stuck.into_iter().filter_map(|key| {
             let to = self.stand_ins(lane, &key, Failing::ForSomeTime);
-            Record::Rerouted { key, lane: lane.to_owned(), to, at: now }
+            (!to.is_empty()).then(|| Record::Rerouted { key, lane: lane.to_owned(), to, at: now })
         });
         rerouted.collect()
     }

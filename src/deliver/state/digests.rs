@@ -12,7 +12,7 @@ impl State {
         for alert in alerts {
             let item = item_of(lane, &alert.key);
             let Item::Thread(id) = item else { continue };
-            // The incident may have changed since it was chosen, and be graver now.
+            // The incident may have changed since it was chosen, and have a higher severity now.
             let is_current = self.threads.get(&id).is_some_and(|thread| thread.key == alert.key);
             let Some((effect, number, whose)) = self.effect(&item, lane).filter(|_| is_current) else { continue };
             self.unindex(lane, &effect, number, item, whose.as_deref());
