@@ -166,7 +166,7 @@ mod tests {
         let notice = digest.notice("soc", None, 1_795_000_060_001);
         assert_eq!(notice.title, "Digest of 1,200 alerts in 2 min, highest severity: high");
         assert!(notice.text.starts_with(
-            "1,200 alerts were collected: 1 high, 1,199 low.\nIncidents: INC-00000000000002bc (high) INC-"
+            "1,200 alerts were collected: 1 high, 1,199 low.\nIncidents: INC-00000000000002BC (high) INC-"
         ));
         assert_eq!(notice.text.matches("INC-").count(), NAMED_MAX);
         assert!(notice.text.contains("requested_at >= '2026-11-18 11:06:40'"), "{}", notice.text);
