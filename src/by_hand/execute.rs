@@ -127,7 +127,7 @@ impl<S: Store> Executor<'_, S> {
                         tracing::warn!(status, seconds = wait.as_secs(), "the provider asks to wait");
                         open_at = open_at.max(after + wait.as_millis() as i64);
                     }
-                    // A limit of the rate is no failure of the provider.
+                    // An exceeded rate limit is no failure of the provider.
                     failed += u32::from(status != TOO_MANY_REQUESTS);
                     if row.outcome == ActionOutcome::Retry {
                         waiting.due_at = after + wait.as_millis() as i64;
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!((failed, requests, &*last), (3, 11, "the provider answered 400"));
         assert_eq!((ran.seen.len(), ran.job.left().count()), (11, 32));
         let limits = run(12, |number| if number < 12 { retriable(429, None) } else { done(number) }).await;
-        assert!(matches!(limits.ending, Ending::Complete), "a limit of the rate is no failure");
+        assert!(matches!(limits.ending, Ending::Complete), "an exceeded rate limit is no failure");
     }
 
     #[tokio::test]

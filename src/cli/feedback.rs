@@ -1,4 +1,4 @@
-//! `tokenwarden feedback`: what a person found out about an incident.
+//! `tokenwarden feedback`: the verdict of an analyst on an incident.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -25,10 +25,10 @@ pub(crate) struct Arguments {
     /// Id of the incident (INC-…).
     #[arg(value_name = "INCIDENT")]
     incident: String,
-    /// What was found out.
+    /// Verdict of the analyst.
     #[arg(value_enum)]
     verdict: Verdict,
-    /// What was found out, in words.
+    /// Reason for the verdict.
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
     /// Name for the audit trail [default: the user of the operating system].

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send one marked test alert, and print what the receiver answered. It is stored nowhere and retried never.
+    /// Send one marked test notice, and print the answer of the receiver. It is neither stored nor retried.
     Test(Options),
 }
 

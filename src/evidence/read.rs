@@ -33,7 +33,7 @@ pub(crate) async fn read(reader: &Reader, since: i64, topics: &[String]) -> Resu
 /// A grant is identified by tenant and target. The first incident that names it counts.
 fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
     let confirming = if topics.is_empty() {
-        // Nobody is trusted to confirm.
+        // No topic has `confirmed = true`.
         "0".to_owned()
     } else {
         format!("kind = 'confirmed' AND source_topic IN ({})", vec!["?"; topics.len()].join(", "))
@@ -55,10 +55,16 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
          asked AS ( \
              SELECT incident_id, target, max(outcome IN ('done', 'already_gone')) AS done, \
                  max(outcome = 'capped') AS capped, max(outcome = 'failed') AS failed \
-             FROM actions WHERE startsWith(kind, 'revoke_') GROUP BY incident_id, target) \
+             FROM actions WHERE startsWith(kind, 'revoke_') GROUP BY incident_id, target), \
+         ended AS ( \
+             SELECT kind, target FROM actions \
+             WHERE startsWith(kind, 'revoke_') AND target != '' AND outcome IN ('done', 'already_gone') \
+             GROUP BY kind, target) \
          SELECT wanted.rule AS rule, wanted.tenant_id AS tenant, wanted.user AS user, wanted.target AS target, \
+             substring(wanted.target, position(wanted.target, ':') + 1) AS target_id, \
              toUnixTimestamp64Milli(wanted.first) AS at, wanted.enforced AS enforced, any(said.verdict) AS verdict, \
-             any(asked.done) AS done, any(asked.capped) AS capped, any(asked.failed) AS failed, \
+             any(asked.done) OR target_id GLOBAL IN (SELECT target FROM ended WHERE kind != 'revoke_user') \
+                 OR user GLOBAL IN (SELECT target FROM ended WHERE kind = 'revoke_user') AS done, any(asked.capped) AS capped, any(asked.failed) AS failed, \
              countIf(marks.kind = 'confirmed' AND marks.timestamp >= wanted.first) AS confirmed, \
              countIf(marks.kind = 'revoked' AND marks.timestamp >= wanted.first \
                  AND marks.timestamp < wanted.first + INTERVAL {REVOKED_WITHIN_DAYS} DAY) AS revoked \
@@ -67,7 +73,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
          LEFT JOIN said ON said.incident_id = wanted.incident \
          LEFT JOIN asked ON asked.incident_id = wanted.incident \
              AND asked.target = substring(wanted.target, position(wanted.target, ':') + 1) \
-         GROUP BY rule, tenant, user, target, at, enforced ORDER BY at, tenant, target LIMIT {}",
+         GROUP BY rule, tenant, user, target, target_id, at, enforced ORDER BY at, tenant, target LIMIT {}",
         REVOCATIONS_MAX + 1
     );
     let since = since.to_string();

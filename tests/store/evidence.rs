@@ -34,18 +34,19 @@ fn family(id: u64) -> String {
     format!("family-{id}")
 }
 
-/// Five grants that a rule in shadow mode would have revoked: the provider revokes the first and the fifth, which
-/// tokenwarden has revoked itself, and the owner of the second vouches for it.
+/// Six grants that a rule in shadow mode would have revoked. The provider revokes the first, the fifth and the sixth. The
+/// fifth and the sixth are revocations by tokenwarden: of the incident, and by hand. The owner of the second vouches for
+/// it.
 fn shadowed() -> EpochRows {
     let mut rows = EpochRows::new();
-    for id in 1..=5 {
+    for id in 1..=6 {
         let mut incident = incident(id, id, Severity::High);
         (incident.family_id, incident.user_id, incident.mode) = (family(id), format!("user-{}", id % 2), Mode::Shadow);
         incident.revoke = Some(Target::Family(family(id)));
         rows.push_incident(&incident);
     }
     let later = 1_700_000_060_000;
-    for (id, kind) in [(1, Kind::Revoked), (2, Kind::Confirmed), (5, Kind::Revoked)] {
+    for (id, kind) in [(1, Kind::Revoked), (2, Kind::Confirmed), (5, Kind::Revoked), (6, Kind::Revoked)] {
         let mut event = event(100 + id);
         (event.event.family_id, event.event.kind) = (Some(family(id).into()), kind);
         event.event.timestamp = at(later);
@@ -54,6 +55,9 @@ fn shadowed() -> EpochRows {
     let mut revoked = action(5, 1, ActionOutcome::Done);
     revoked.target = family(5);
     rows.push_action(&revoked);
+    let mut by_hand = action(6, 1, ActionOutcome::Done);
+    (by_hand.incident_id, by_hand.target) = (String::new(), family(6));
+    rows.push_action(&by_hand);
     rows
 }
 
@@ -79,7 +83,7 @@ async fn shadow_report_counts_evidence_and_feedback() {
     );
     configure(folder, "{ topic = 'token-events', confirmed = true }");
     let rule = report();
-    assert_eq!((&rule["grants"], &rule["users"], &rule["tenants"]), (&json!(5), &json!(2), &json!(1)));
+    assert_eq!((&rule["grants"], &rule["users"], &rule["tenants"]), (&json!(6), &json!(2), &json!(1)));
     assert_eq!((&rule["confirmed_theft"], &rule["refuted"], &rule["n"]), (&json!(1), &json!(1), &json!(2)));
     assert_eq!((&rule["precision"], &rule["evidence_is_thin"]), (&json!(0.5), &json!(true)));
     assert!(rule["promote"].as_str().unwrap().ends_with("r/new_country.toml: mode = \"enforce\""), "{rule}");
