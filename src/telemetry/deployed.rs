@@ -10,7 +10,7 @@ use crate::tally::{Note, Tally};
 
 const ALERTS: &str = include_str!("../../deploy/monitoring/alerts.yaml");
 const DASHBOARD: &str = include_str!("../../deploy/monitoring/dashboard.json");
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const RUNBOOKS: &str = include_str!("../../docs/runbooks.md");
 const PREFIX: &str = "tokenwarden_";
 
 /// The text of `/metrics` of a service to which everything has happened, since a family without a label is not exported.
@@ -110,11 +110,11 @@ fn alert_rules_have_severity_summary_and_runbook() {
         assert!(matches!(severity, Some("critical" | "warning")), "{name}: {severity:?}");
         let annotation = |key: &str| alert["annotations"][key].as_str().unwrap_or_default();
         assert!(!annotation("summary").is_empty(), "{name} has no summary");
-        assert_eq!(annotation("runbook"), format!("docs/operations.md#{}", name.to_lowercase()));
-        assert!(OPERATIONS.contains(&format!("\n### {name}\n")), "{name} has no runbook");
+        assert_eq!(annotation("runbook"), format!("docs/runbooks.md#{}", name.to_lowercase()));
+        assert!(RUNBOOKS.contains(&format!("\n## {name}\n")), "{name} has no runbook");
         assert!(seen.insert(name.clone()), "{name} is there twice");
     }
-    let runbooks = OPERATIONS.lines().filter_map(|line| line.strip_prefix("### Tokenwarden"));
+    let runbooks = RUNBOOKS.lines().filter_map(|line| line.strip_prefix("## Tokenwarden"));
     let without_alert: Vec<_> = runbooks.filter(|name| !seen.contains(&format!("Tokenwarden{name}"))).collect();
     assert!(without_alert.is_empty(), "{without_alert:?}");
 }
