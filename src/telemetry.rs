@@ -8,6 +8,7 @@ mod health;
 mod label;
 mod metrics;
 mod notes;
+mod storage;
 
 use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
@@ -22,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub(crate) use self::delivery::Checked;
 pub use self::health::Health;
 pub use self::metrics::Metrics;
-pub(crate) use self::metrics::StoreState;
+pub(crate) use self::storage::StoreState;
 pub use crate::port::Condition;
 
 use crate::port::Clock;
