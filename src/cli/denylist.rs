@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::operator;
 use super::setup::start_runtime;
+use super::terminal::to_stdout;
 use crate::config::{Config, DenylistSection};
 use crate::denylist::{Claims, Denylist, FileLog};
 use crate::gate::{self, Followed, Gate, TenantOf};
@@ -176,8 +177,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let denial = Denial::Lifted { at: SystemClock.now_millis(), by, reason };
             let lifted = runtime.block_on(log.append(DenylistRecord { key, denial }));
             lifted.map_err(|reason| Failure::Unavailable(format!("the denylist is not written: {reason}")))?;
-            writeln!(std::io::stdout(), "removed the {kind} {} from the denylist", sanitize::line(id))
-                .map_err(|error| Failure::output("to stdout", &error))
+            to_stdout(&format!("removed the {kind} {} from the denylist\n", sanitize::line(id)))
         }
     }
 }
@@ -257,7 +257,7 @@ fn print(entries: &[(DeniedKey, Denial)]) -> Result<(), Failure> {
             text.push('\n');
         }
     }
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("to stdout", &error))
+    to_stdout(&text)
 }
 
 /// `token` or `grant`.

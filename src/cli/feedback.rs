@@ -1,16 +1,15 @@
 //! `tokenwarden feedback`: the verdict of an analyst on an incident.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::explain::{field, store_error};
 use super::failure::Failure;
-use super::operator;
+use super::record::{Record, Signature};
 use super::sql::failure;
-use crate::config::Config;
+use super::terminal::to_stdout;
 use crate::millis::{DAY_MS, rfc3339};
 use crate::policy;
 use crate::port::Clock as _;
@@ -28,18 +27,8 @@ pub(crate) struct Arguments {
     /// Verdict of the analyst.
     #[arg(value_enum)]
     verdict: Verdict,
-    /// Reason for the verdict.
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-    /// Name for the audit trail [default: the user of the operating system].
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Store, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
-    #[arg(long, value_name = "embedded:DIR|URL")]
-    store: Option<String>,
+    #[command(flatten)]
+    record: Record,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,13 +58,8 @@ const DRAFT_DAYS: i64 = 30;
 
 /// Stores the verdict. Prints the draft of an exception for a verdict other than `true`.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut settings = Config::load(arguments.config.as_deref())?.store;
-    if let Some(url) = &arguments.store {
-        settings.url.clone_from(url);
-        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
-    }
-    let by = operator::name(arguments.by.as_deref())?;
-    let note = arguments.note.as_deref().map_or(Ok(String::new()), |note| operator::text(note, "--note"))?;
+    let settings = arguments.record.store()?;
+    let Signature { by, note } = arguments.record.signature()?;
     let judgement = Judgement::from(arguments.verdict);
     let now = SystemClock.now_millis();
     let runtime = super::setup::start_runtime()?;
@@ -103,12 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             if note.is_empty() { arguments.incident.clone() } else { format!("{}: {note}", arguments.incident) };
         text.push_str(&draft(&incident, &by, &reason, now));
     }
-    print(&sanitize::lines(&text))
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
+    to_stdout(&sanitize::lines(&text))
 }
 
 /// The draft of an exception for the policies of the incident's rules.

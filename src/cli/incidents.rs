@@ -2,8 +2,6 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::io::Write as _;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -11,7 +9,9 @@ use serde_json::{Value, json};
 use super::explain::{StoreArguments, field, line, store_error};
 use super::failure::Failure;
 use super::operator;
+use super::record::{Record, Signature};
 use super::sql::failure;
+use super::terminal::to_stdout;
 use crate::config::Config;
 use crate::port::Clock as _;
 use crate::sanitize;
@@ -31,7 +31,7 @@ enum Command {
     List(List),
     /// Show the status of an incident and every change of it.
     Show(Show),
-    /// Acknowledge an incident: somebody works on it.
+    /// Acknowledge an incident: an analyst works on it.
     Ack(Ack),
     /// Resolve an incident. If it changes afterwards, `list` shows it as open again.
     Resolve(Change),
@@ -97,21 +97,11 @@ struct Change {
     /// Id of the incident (INC-…).
     #[arg(value_name = "INCIDENT")]
     incident: String,
-    /// Note.
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-    /// Name for the history [default: the user of the operating system].
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
     /// Change nothing if the incident has another version than this one, which `show` printed.
     #[arg(long, value_name = "VERSION")]
     if_version: Option<u32>,
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Store, instead of the configured one: embedded:DIR, or the URL of a ClickHouse server.
-    #[arg(long, value_name = "embedded:DIR|URL")]
-    store: Option<String>,
+    #[command(flatten)]
+    record: Record,
 }
 
 /// What a change does.
@@ -127,10 +117,10 @@ const INCIDENTS: &str = "SELECT latest.incident_id AS incident_id, latest.tenant
     latest.updated_at AS updated_at, latest.user_id AS user_id, latest.app_id AS app_id, \
     latest.family_id AS family_id, latest.reason AS reason, \
     if(work.version = 0, 'open', work.status) AS status, work.assignee AS assignee, work.version AS version, \
-    work.version > 0 AND latest.written_at > work.changed_at AS changed_since, said.verdict AS feedback \
+    work.version > 0 AND latest.written_at > work.changed_at AS changed_since, feedback_latest.verdict AS feedback \
     FROM incidents_latest AS latest \
     LEFT JOIN incident_work_latest AS work ON work.incident_id = latest.incident_id \
-    LEFT JOIN feedback_latest AS said ON said.incident_id = latest.incident_id";
+    LEFT JOIN feedback_latest ON feedback_latest.incident_id = latest.incident_id";
 const HISTORY: &str = "SELECT version, changed_at, change_id, changed_by, status, assignee, note FROM incident_work \
                        WHERE incident_id = ? ORDER BY version, changed_at, change_id";
 
@@ -144,7 +134,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             changed(change, &Step::Acknowledge { assignee })
         }
         Command::Resolve(change) => changed(change, &Step::Resolve),
-        Command::Note(change) if change.note.is_none() => Err(Failure::Usage("--note TEXT is missing".to_owned())),
+        Command::Note(change) if change.record.note.is_none() => {
+            Err(Failure::Usage("--note TEXT is missing".to_owned()))
+        }
         Command::Note(change) => changed(change, &Step::Note),
     }
 }
@@ -223,29 +215,22 @@ fn show_text(incident: &Value) -> String {
 
 /// Appends a change, and prints the incident afterwards.
 fn changed(arguments: &Change, step: &Step) -> Result<(), Failure> {
-    let mut settings = Config::load(arguments.config.as_deref())?.store;
-    if let Some(url) = &arguments.store {
-        settings.url.clone_from(url);
-        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
-    }
-    let by = operator::name(arguments.by.as_deref())?;
-    let note = arguments.note.as_deref().map_or(Ok(String::new()), |note| operator::text(note, "--note"))?;
+    let (settings, signature) = (arguments.record.store()?, arguments.record.signature()?);
     let runtime = super::setup::start_runtime()?;
     let incident = runtime.block_on(async {
         let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
-        let incident = apply(&store, &settings, (arguments, step), (by, note)).await;
+        let incident = apply(&store, &settings, (arguments, step), signature).await;
         store.close().await;
         incident
     })?;
-    let text = sanitize::lines(&show_text(&incident));
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
+    to_stdout(&sanitize::lines(&show_text(&incident)))
 }
 
 async fn apply(
     store: &ClickHouse,
     settings: &StoreSettings,
     (arguments, step): (&Change, &Step),
-    (by, note): (String, String),
+    Signature { by, note }: Signature,
 ) -> Result<Value, Failure> {
     let reader = Reader::open(settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
     let outcome = async {

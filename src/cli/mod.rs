@@ -17,6 +17,7 @@ mod observe;
 mod operator;
 pub(crate) mod pause;
 mod reading;
+mod record;
 pub(crate) mod replay;
 pub(crate) mod revoke;
 mod rule_diff;

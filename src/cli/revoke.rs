@@ -1,6 +1,6 @@
 //! `tokenwarden revoke`: revocation by hand, of one grant or of all grants of a user, session or application.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::failure::Failure;
 use super::setup::start_runtime;
 use super::sql::failure;
-use super::terminal::to_stderr;
+use super::terminal::{to_stderr, to_stdout};
 use super::{delivery, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, PER_MINUTE,
@@ -185,7 +185,7 @@ impl Service<'_> {
         if arguments.dry_run {
             let for_eyes = std::io::stdout().is_terminal();
             let preview = if for_eyes { preview_text } else { preview_json }(&scope, &plan, &warnings);
-            print(&preview)?;
+            to_stdout(&preview)?;
             return Ok(None);
         }
         to_stderr(preview_text(&scope, &plan, &warnings).trim_end());
@@ -324,7 +324,7 @@ impl Service<'_> {
         }
         store.close().await;
         let for_eyes = std::io::stdout().is_terminal();
-        print(&if for_eyes { results_text(&job) } else { results_json(&job) })?;
+        to_stdout(&if for_eyes { results_text(&job) } else { results_json(&job) })?;
         self.end(&job, ending)
     }
 
@@ -413,23 +413,4 @@ fn signals() -> std::io::Result<watch::Receiver<bool>> {
         stop.send_replace(true);
     });
     Ok(stopped)
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn confirmation_is_the_number_or_the_id() {
-        for typed in ["12", " 12 ", "ana"] {
-            assert!(is_confirmation(typed, 12, "ana"), "{typed}");
-        }
-        for typed in ["", "y", "yes", "1", "012", "Ana", "ana 12"] {
-            assert!(!is_confirmation(typed, 12, "ana"), "{typed}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
-use crate::config::Config;
+use super::record::chosen_store;
 use crate::port::StoreError;
 use crate::sanitize;
 use crate::store::{Reader, StoreSettings, names_format};
@@ -58,11 +58,7 @@ const TABLE_OPTIONS: [(&str, &str); 4] = [
 
 /// Runs the query and prints the result to stdout.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut settings = Config::load(arguments.config.as_deref())?.store;
-    if let Some(url) = &arguments.store {
-        settings.url.clone_from(url);
-        settings.check_url().map_err(|problem| Failure::Usage(format!("--store {problem}")))?;
-    }
+    let settings = chosen_store(arguments.config.as_deref(), arguments.store.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?;
     runtime.block_on(answer(&settings, &arguments.query, arguments.output, &mut std::io::stdout().lock()))

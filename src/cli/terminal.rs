@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::failure::Failure;
 use crate::sanitize;
 
 /// Progress bar by bytes, or a spinner if the total is unknown.
@@ -19,4 +20,9 @@ pub(super) fn progress_bar(bytes_total: Option<u64>) -> ProgressBar {
 pub(super) fn to_stderr(text: &str) {
     // If stderr is closed, the message is lost.
     let _ = writeln!(std::io::stderr(), "{}", sanitize::lines(text));
+}
+
+/// Writes the result of a command, which is sanitized, to stdout.
+pub(super) fn to_stdout(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output("the result", &error))
 }
