@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::delivery;
 use super::failure::Failure;
 use super::setup::start_runtime;
-use crate::config::{Config, nearest};
+use crate::config::{Config, channel_hint};
 use crate::port::{Accepted, Alert, Clock, DeliveryError, Notice, Notifier};
 use crate::rule::RuleSet;
 use crate::sanitize;
@@ -89,12 +89,7 @@ fn chosen<'a>(
     let Some(channel) = channel else {
         return Err(Failure::Configuration("no alert channel is configured".to_owned()));
     };
-    let hint = match nearest(channel, &known) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "no alert channel is configured".to_owned(),
-        None => format!("channels are {}", known.join(", ")),
-    };
-    Err(Failure::Usage(format!("unknown channel `{channel}`; {hint}")))
+    Err(Failure::Usage(format!("unknown channel `{channel}`; {}", channel_hint(channel, &known))))
 }
 
 /// A notice, because a receiver may act on an incident.

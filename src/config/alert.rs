@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::tree::nearest;
+use super::tree::channel_hint;
 use crate::deliver::{DigestSettings, Route, RouteOf, Routes};
 use crate::notify::{ChannelSettings, EmailSettings, WebhookSettings};
 use crate::verdict::{RuleId, Severity};
@@ -94,12 +94,7 @@ impl AlertSection {
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let known = self.names();
         let unknown = |key: String, name: &str| {
-            let hint = match nearest(name, &known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None if known.is_empty() => "no channel is configured".to_owned(),
-                None => format!("channels are {}", known.join(", ")),
-            };
-            (key, format!("names `{name}`, which is no channel; {hint}"))
+            (key, format!("names `{name}`, which is no channel; {}", channel_hint(name, &known)))
         };
         for (at, route) in self.route.iter().enumerate() {
             let of = |key: &str| format!("alert.route[{at}].{key}");

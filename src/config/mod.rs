@@ -25,7 +25,7 @@ use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
     Admin, DenylistSection, Detection, FileSection, Outbox, Privacy, Revoke, SnapshotSection, SourceSection,
 };
-pub(crate) use self::tree::{ConfigError, nearest};
+pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;

@@ -476,8 +476,17 @@ fn unknown_and_known(message: &str) -> Option<(String, Vec<String>)> {
     Some((unknown.to_owned(), known))
 }
 
+/// The end of an error about an unknown channel: the most similar one, or all.
+pub(crate) fn channel_hint(unknown: &str, known: &[String]) -> String {
+    match nearest(unknown, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "no alert channel is configured".to_owned(),
+        None => format!("channels are {}", known.join(", ")),
+    }
+}
+
 /// The element of `known` that is most similar to `unknown`, if one is similar.
-pub(crate) fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
+fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()
         .map(|key| (strsim::normalized_damerau_levenshtein(unknown, key), key.as_str()))
