@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use crate::config::Config;
+use crate::port::SourceError;
 use crate::sanitize;
 use crate::source::kafka::{self, DenylistTopic, Finding, KafkaSettings, Level};
 
@@ -39,16 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (Command::Create(options) | Command::Check(options)) = &arguments.command;
     let config = Config::load(Some(&options.config))?;
     let kafka = settings(&config)?;
-    let mut findings = match arguments.command {
-        Command::Create(_) => kafka::create(kafka)?,
-        Command::Check(_) => kafka::check(kafka)?,
+    let findings = match arguments.command {
+        Command::Create(_) => create(&config, kafka)?,
+        Command::Check(_) => check(&config, kafka)?,
     };
-    if config.denylist.is_some() {
-        findings.push(match arguments.command {
-            Command::Create(_) => DenylistTopic::create(kafka)?,
-            Command::Check(_) => DenylistTopic::check(kafka)?,
-        });
-    }
     let text = if std::io::stdout().is_terminal() { table(&findings) } else { lines(&findings) };
     write!(std::io::stdout(), "{text}").map_err(|error| Failure::output("to stdout", &error))?;
     match findings.iter().filter(|finding| finding.level == Level::Failed).count() {
@@ -56,6 +51,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         1 => Err(Failure::Unavailable("one check failed".to_owned())),
         count => Err(Failure::Unavailable(format!("{count} checks failed"))),
     }
+}
+
+fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
+    let mut findings = kafka::create(kafka)?;
+    if config.denylist.is_some() {
+        findings.push(DenylistTopic::create(kafka)?);
+    }
+    Ok(findings)
+}
+
+/// Checks every topic and the offsets of the group. Changes nothing.
+pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
+    let mut findings = kafka::check(kafka)?;
+    if config.denylist.is_some() {
+        findings.push(DenylistTopic::check(kafka)?);
+    }
+    Ok(findings)
 }
 
 fn settings(config: &Config) -> Result<&KafkaSettings, Failure> {

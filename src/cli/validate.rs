@@ -11,6 +11,7 @@ use super::delivery;
 use super::failure::Failure;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
 use super::shadow;
+use super::topics;
 use crate::config::Config;
 use crate::denylist::DENIED_ONLY;
 use crate::engine::STATE_FORMAT;
@@ -19,7 +20,7 @@ use crate::format::Format;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
-use crate::source::kafka::{self, Finding, Level, StateTopicUse};
+use crate::source::kafka::{Finding, Level, StateTopicUse};
 use crate::state_dir;
 use crate::store::Reader;
 use crate::telemetry::SystemClock;
@@ -191,7 +192,7 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
 
 fn check_source(config: &Config, report: &mut Report) -> Result<(), Failure> {
     if let Some(kafka) = &config.source.kafka {
-        match kafka::check(kafka) {
+        match topics::check(config, kafka) {
             Ok(findings) => report_topics(&kafka.brokers, &findings, report)?,
             Err(error) => report.failed("Kafka", &error.to_string(), Kind::of(&error.into()))?,
         }
