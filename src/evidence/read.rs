@@ -51,7 +51,6 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
                  kind, timestamp \
              FROM token_events WHERE (kind = 'revoked' OR ({confirming})) \
                  AND timestamp >= fromUnixTimestamp64Milli(toInt64(?))), \
-         said AS (SELECT incident_id, argMax(verdict, given_at) AS verdict FROM feedback GROUP BY incident_id), \
          asked AS ( \
              SELECT incident_id, target, max(outcome IN ('done', 'already_gone')) AS done, \
                  max(outcome = 'capped') AS capped, max(outcome = 'failed') AS failed \
@@ -62,7 +61,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
              GROUP BY kind, target) \
          SELECT wanted.rule AS rule, wanted.tenant_id AS tenant, wanted.user AS user, wanted.target AS target, \
              substring(wanted.target, position(wanted.target, ':') + 1) AS target_id, \
-             toUnixTimestamp64Milli(wanted.first) AS at, wanted.enforced AS enforced, any(said.verdict) AS verdict, \
+             toUnixTimestamp64Milli(wanted.first) AS at, wanted.enforced AS enforced, any(feedback_latest.verdict) AS verdict, \
              any(asked.done) OR target_id GLOBAL IN (SELECT target FROM ended WHERE kind != 'revoke_user') \
                  OR user GLOBAL IN (SELECT target FROM ended WHERE kind = 'revoke_user') AS done, any(asked.capped) AS capped, any(asked.failed) AS failed, \
              countIf(marks.kind = 'confirmed' AND marks.timestamp >= wanted.first) AS confirmed, \
@@ -70,7 +69,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
                  AND marks.timestamp < wanted.first + INTERVAL {REVOKED_WITHIN_DAYS} DAY) AS revoked \
          FROM wanted \
          LEFT JOIN marks ON marks.tenant_id = wanted.tenant_id AND marks.target = wanted.target \
-         LEFT JOIN said ON said.incident_id = wanted.incident \
+         LEFT JOIN feedback_latest ON feedback_latest.incident_id = wanted.incident \
          LEFT JOIN asked ON asked.incident_id = wanted.incident \
              AND asked.target = substring(wanted.target, position(wanted.target, ':') + 1) \
          GROUP BY rule, tenant, user, target, target_id, at, enforced ORDER BY at, tenant, target LIMIT {}",
