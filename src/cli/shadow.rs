@@ -100,9 +100,10 @@ fn caps(config: &Config) -> Result<Caps, Failure> {
     })
 }
 
-/// The folder of the rule files for the line that promotes a rule.
+/// The folder of the rule files for the line that promotes a rule. `RULES_DIR`: none is configured, so the operator chooses
+/// one for `rules_dir`.
 fn rules_dir(config: &Config) -> String {
-    config.rules_dir.as_ref().map_or_else(|| "rules".to_owned(), |dir| dir.display().to_string())
+    config.rules_dir.as_ref().map_or_else(|| "RULES_DIR".to_owned(), |dir| dir.display().to_string())
 }
 
 fn of_rule(evidence: &Evidence, rules_dir: &str, mode: Mode) -> Value {
