@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::port::StoreError;
 use crate::store::Reader;
 
-/// Maximum number of grants of one job. More are refused, because nobody can check them.
+/// Maximum number of grants of one job. More are refused, because an operator cannot check them.
 const GRANTS_MAX: usize = 200_000;
 /// Maximum number of tenants that an error lists.
 const TENANTS_SHOWN_MAX: usize = 20;

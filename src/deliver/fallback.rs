@@ -33,7 +33,7 @@ impl<S: Store> Deliverer<S> {
     }
 
     /// Lanes that send a message of `lane` instead: those of the first fallback channel that accepts alerts. Without one,
-    /// and if nobody else has a rejected message, all other channels that accept alerts.
+    /// and if no other channel has a rejected message, all other channels that accept alerts.
     pub(super) fn stand_ins(&self, lane: &str, key: &str, failing: Failing) -> Vec<String> {
         let own = name_of(lane);
         let of = |name: &str| {
@@ -54,7 +54,7 @@ impl<S: Store> Deliverer<S> {
         others.filter(|other| !inner.state.is_rejecting(other)).cloned().collect()
     }
 
-    /// Asks the fallback to send what waits in a lane that has failed for some time.
+    /// Moves the messages of a lane that has failed for some time to the fallback.
     pub(super) fn rerouted(&self, lane: &str, now: i64) -> Vec<Record> {
         if self.outbox.routes.fallback.is_empty() {
             return Vec::new();

@@ -1,5 +1,5 @@
 //! The denylist: revoked tokens and grants, for gateways that accept self-contained tokens without asking the provider.
-//! A revocation adds an entry and asks the provider. An entry expires when the last token can have expired.
+//! A revocation adds an entry and sends the request to the provider. An entry expires after `denylist.keep_hours`.
 
 mod file;
 mod list;

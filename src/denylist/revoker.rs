@@ -1,4 +1,4 @@
-//! A revoker that adds the target to the denylist and asks the provider.
+//! A revoker that adds the target to the denylist and sends the request to the provider.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

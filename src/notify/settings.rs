@@ -20,7 +20,7 @@ pub struct ChannelSettings {
     pub kind: ChannelKind,
     /// Address of the receiver.
     pub url: Option<String>,
-    /// Address of the receiver, if whoever knows it may send.
+    /// Address of the receiver. It is a secret, because it permits sending.
     pub webhook_url: Option<SecretString>,
     /// The receiver's credential: a bot token, routing key or API key.
     pub token: Option<SecretString>,

@@ -55,6 +55,6 @@ pub trait DenylistObserver: Send + Sync {
 pub trait DenylistLog: Send + Sync {
     /// Appends a record. Returns when it is stored. The error is the reason, without values of the record.
     async fn append(&self, record: DenylistRecord) -> Result<(), String>;
-    /// Passes all records, and later ones as they are appended, to `observer`, until it is the only owner of itself.
+    /// Passes all records, and later ones as they are appended, to `observer`, until the caller drops it.
     fn follow(&self, observer: Arc<dyn DenylistObserver>);
 }

@@ -18,7 +18,7 @@ impl WorkStatus {
         }
     }
 
-    /// An incident that nobody has changed is open.
+    /// An incident without changes is open.
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "acknowledged" => Self::Acknowledged,

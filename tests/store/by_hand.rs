@@ -71,7 +71,7 @@ fn on_terminal(folder: &Path, arguments: &[&str], typed: &str) -> (i32, String) 
 }
 
 /// Exit status, lines of stdout as JSON, and stderr.
-fn told(output: &Output) -> (i32, Vec<Value>, String) {
+fn ended(output: &Output) -> (i32, Vec<Value>, String) {
     let (stdout, stderr) = (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8_lossy(&output.stderr));
     assert!(stdout.chars().chain(stderr.chars()).all(|c| c == '\n' || !is_unsafe(c)), "{stdout:?} {stderr:?}");
     assert!(!stderr.contains("s3cret") && !stdout.contains("s3cret"));
@@ -166,12 +166,12 @@ fn revoke_finds_previews_and_audits() {
         .extend([("other", "ana".to_owned(), "grant-00".to_owned()), ("acme", HOSTILE.to_owned(), HOSTILE.to_owned())]);
     let engine = Engine::start(folder, &stored);
 
-    let (status, _, stderr) = told(&revoke(folder, &["user", "ana", "--reason", "x", "--yes", "4"]));
+    let (status, _, stderr) = ended(&revoke(folder, &["user", "ana", "--reason", "x", "--yes", "4"]));
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains(r#"the id occurs in 2 tenants: "acme", "other""#), "{stderr}");
 
     let acme = ["user", "ana", "--tenant", "acme"];
-    let (status, preview, stderr) = told(&revoke(folder, &[&acme[..], &["--dry-run"]].concat()));
+    let (status, preview, stderr) = ended(&revoke(folder, &[&acme[..], &["--dry-run"]].concat()));
     assert_eq!((status, &*stderr), (0, ""));
     let preview = &preview[0]["preview"];
     for (name, value) in [("requests", 3), ("grants", 3), ("users", 1), ("apps", 1)] {
@@ -184,13 +184,13 @@ fn revoke_finds_previews_and_audits() {
     for (option, time, expected) in
         [("--since", "2023-11-14T23:00:00Z", 2), ("--issued-before", "2023-11-14T23:00:00Z", 1)]
     {
-        let (_, preview, _) = told(&revoke(folder, &[&acme[..], &["--dry-run", option, time]].concat()));
+        let (_, preview, _) = ended(&revoke(folder, &[&acme[..], &["--dry-run", option, time]].concat()));
         assert_eq!(preview[0]["preview"]["requests"], expected, "{option}");
     }
 
     let reason = ["--reason", "laptop stolen"];
     for (yes, problem) in [(&["--yes", "4"][..], "the number of requests is 3"), (&[], "add --yes 3")] {
-        let (status, _, stderr) = told(&revoke(folder, &[&acme[..], &reason, yes].concat()));
+        let (status, _, stderr) = ended(&revoke(folder, &[&acme[..], &reason, yes].concat()));
         assert_eq!(status, 2, "{stderr}");
         assert!(stderr.contains(problem) && stderr.contains("nothing was requested"), "{stderr}");
     }
@@ -199,7 +199,7 @@ fn revoke_finds_previews_and_audits() {
     // The mode is shadow, and the operator revokes nevertheless. One grant is already gone.
     web.answer(&[200, 404, 200]);
     let fast = ["--yes", "3", "--per-minute", "6000", "--by", "Ana Müller"];
-    let (status, results, stderr) = told(&revoke(folder, &[&acme[..], &reason, &fast].concat()));
+    let (status, results, stderr) = ended(&revoke(folder, &[&acme[..], &reason, &fast].concat()));
     assert_eq!(status, 0, "{stderr}");
     let requests = web.requests();
     let paths: Vec<_> = requests.iter().map(|request| &*request.path).collect();
@@ -215,14 +215,14 @@ fn revoke_finds_previews_and_audits() {
 
     // An id is data.
     let (status, _, stderr) =
-        told(&revoke(folder, &["grant", HOSTILE, "--reason", "x", "--yes", "1", "--per-minute", "6000"]));
+        ended(&revoke(folder, &["grant", HOSTILE, "--reason", "x", "--yes", "1", "--per-minute", "6000"]));
     assert_eq!(status, 0, "{stderr}");
     assert!(web.requests()[3].path.starts_with("/acme/a%0Ab%0D%0A"), "{:?}", web.requests()[3].path);
     assert_eq!(engine.actions().iter().filter(|row| row["target"] == HOSTILE).count(), 1);
-    let (status, _, stderr) = told(&revoke(folder, &["user", "x' OR '1' = '1", "--reason", "x", "--yes", "4"]));
+    let (status, _, stderr) = ended(&revoke(folder, &["user", "x' OR '1' = '1", "--reason", "x", "--yes", "4"]));
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains("no matching events"), "{stderr}");
-    let (status, _, _) = told(&revoke(folder, &["user", "", "--reason", "x", "--yes", "4"]));
+    let (status, _, _) = ended(&revoke(folder, &["user", "", "--reason", "x", "--yes", "4"]));
     assert_eq!((status, web.requests().len()), (2, 4));
     engine.stop();
 }
@@ -239,7 +239,7 @@ fn revoke_by_user_asks_once_per_user() {
     let engine = Engine::start(folder, &stored);
     web.answer(&[204, 204]);
     let arguments = ["app", "app-1", "--reason", "x", "--yes", "2", "--per-minute", "6000"];
-    let (status, _, stderr) = told(&revoke(folder, &arguments));
+    let (status, _, stderr) = ended(&revoke(folder, &arguments));
     // The grant without a user is refused before the start.
     assert_eq!(status, 69, "{stderr}");
     assert!(stderr.contains("NOT POSSIBLE  1 grant") && stderr.contains("a user, whose id is not known"), "{stderr}");
@@ -263,12 +263,12 @@ fn attempts_choose_no_grant_to_revoke() {
     let engine = Engine::start(folder, &grants(2));
     engine.attempts("mallory", "grant-00");
     engine.attempts("ceo", "grant-01");
-    let (status, _, stderr) = told(&revoke(folder, &["user", "mallory", "--reason", "x", "--yes", "1"]));
+    let (status, _, stderr) = ended(&revoke(folder, &["user", "mallory", "--reason", "x", "--yes", "1"]));
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains("no matching events"), "{stderr}");
     web.answer(&[204]);
     let fast = ["--reason", "x", "--yes", "1", "--per-minute", "6000"];
-    let (status, _, stderr) = told(&revoke(folder, &[&["grant", "grant-01"][..], &fast].concat()));
+    let (status, _, stderr) = ended(&revoke(folder, &[&["grant", "grant-01"][..], &fast].concat()));
     assert_eq!(status, 0, "{stderr}");
     let paths: Vec<_> = web.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/api/v1/users/ana/sessions?oauthTokens=true"]);
@@ -289,7 +289,7 @@ fn revoke_survives_every_answer() {
     web.answer_elsewhere("http://127.0.0.1:9/elsewhere");
     web.answer(&[200, 401]);
     let arguments = ["session", "session-1", "--reason", "x", "--yes", "8", "--per-minute", "6000"];
-    let (status, results, stderr) = told(&revoke(folder, &arguments));
+    let (status, results, stderr) = ended(&revoke(folder, &arguments));
     assert_eq!(status, 69, "{stderr}");
     assert!(stderr.contains("rejects the credential of [revoke.http]: the provider answered 401"), "{stderr}");
     let first = web.requests();
@@ -299,11 +299,11 @@ fn revoke_survives_every_answer() {
     assert_eq!((done(&results), &results[8]["already_gone"], &results[8]["left"]), (2, &json!(1), &json!(4)));
 
     // The same command offers the unfinished job, and the resumed job repeats no request that succeeded.
-    let (status, _, stderr) = told(&revoke(folder, &arguments));
+    let (status, _, stderr) = ended(&revoke(folder, &arguments));
     let job = results[8]["job"].as_str().unwrap();
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains(&format!("--resume {job}")) && stderr.contains("4 of 8 requests"), "{stderr}");
-    let (status, results, stderr) = told(&revoke(folder, &["--resume", job, "--per-minute", "6000"]));
+    let (status, results, stderr) = ended(&revoke(folder, &["--resume", job, "--per-minute", "6000"]));
     assert_eq!(status, 0, "{stderr}");
     assert_eq!((&results[8]["done"], &results[8]["already_gone"]), (&json!(7), &json!(1)));
     let again = web.requests().split_off(8);
@@ -333,17 +333,17 @@ fn killed_job_is_resumed_without_repetition() {
     let held = web.requests().len();
     // The request that gets no answer.
     web.wait_for(held + 1);
-    let (status, _, stderr) = told(&revoke(folder, &arguments));
+    let (status, _, stderr) = ended(&revoke(folder, &arguments));
     assert_eq!(status, 69, "{stderr}");
     assert!(stderr.contains("another process works on the same command"), "{stderr}");
     child.kill().unwrap();
     child.wait().unwrap();
     web.hold(false);
     let before = web.requests().len();
-    let (status, _, stderr) = told(&revoke(folder, &arguments));
+    let (status, _, stderr) = ended(&revoke(folder, &arguments));
     assert_eq!(status, 2, "{stderr}");
     let job = stderr.split("--resume ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
-    let (status, results, stderr) = told(&revoke(folder, &["--resume", job, "--per-minute", "6000"]));
+    let (status, results, stderr) = ended(&revoke(folder, &["--resume", job, "--per-minute", "6000"]));
     assert_eq!(status, 0, "{stderr}");
     assert_eq!((&results[30]["done"], &results[30]["rows_waiting"]), (&json!(30), &json!(0)));
     let all = web.requests();
@@ -367,7 +367,7 @@ fn failing_provider_stops_the_job() {
     Engine::start(folder.path(), &grants(20)).stop();
     web.answer(&[400; 20]);
     let arguments = ["user", "ana", "--reason", "x", "--yes", "20", "--per-minute", "6000"];
-    let (status, _, stderr) = told(&revoke(folder.path(), &arguments));
+    let (status, _, stderr) = ended(&revoke(folder.path(), &arguments));
     assert_eq!(status, 69, "{stderr}");
     assert!(stderr.contains("stopped: 10 of 10 requests failed, which is more than 20 %"), "{stderr}");
     assert_eq!(web.requests().len(), 10);
@@ -381,20 +381,20 @@ fn token_is_revoked_while_the_store_is_away() {
     let provider = "method = 'DELETE'\nurl = 'WEB/{id}'";
     let folder = service(&web, &away, provider);
     let folder = folder.path();
-    let (status, _, stderr) = told(&revoke(folder, &["user", "ana", "--reason", "x", "--yes", "1"]));
+    let (status, _, stderr) = ended(&revoke(folder, &["user", "ana", "--reason", "x", "--yes", "1"]));
     assert_eq!(status, 69, "{stderr}");
     std::fs::create_dir(folder.join("outbox")).unwrap();
     std::fs::write(folder.join("outbox/pause-actions"), "").unwrap();
     let arguments = ["token", "tok-1", "--reason", "leaked key", "--yes", "1", "--journal", "job.ndjson"];
-    let (status, _, stderr) = told(&revoke(folder, &arguments));
+    let (status, _, stderr) = ended(&revoke(folder, &arguments));
     assert_eq!((status, web.requests().len()), (69, 0), "{stderr}");
     assert!(stderr.contains("--despite-pause"), "{stderr}");
-    let (status, results, stderr) = told(&revoke(folder, &[&arguments[..], &["--despite-pause"]].concat()));
+    let (status, results, stderr) = ended(&revoke(folder, &[&arguments[..], &["--despite-pause"]].concat()));
     assert_eq!(status, 0, "{stderr}");
     assert!(stderr.contains("NOTHING KNOWN") && stderr.contains("the store has not got 2 rows"), "{stderr}");
     assert_eq!(web.requests().iter().map(|r| &*r.path).collect::<Vec<_>>(), ["/tok-1"]);
     assert_eq!((&results[0]["outcome"], &results[1]["rows_waiting"]), (&json!("done"), &json!(2)));
-    let (status, _, stderr) = told(&revoke(folder, &[&arguments[..], &["--despite-pause"]].concat()));
+    let (status, _, stderr) = ended(&revoke(folder, &[&arguments[..], &["--despite-pause"]].concat()));
     assert_eq!(status, 2, "{stderr}");
 
     // With the store, the job writes its rows and requests nothing.
@@ -402,7 +402,7 @@ fn token_is_revoked_while_the_store_is_away() {
     configure(folder, &web, "embedded:data", provider);
     std::fs::remove_file(folder.join("outbox/pause-actions")).unwrap();
     let job = results[1]["job"].as_str().unwrap();
-    let (status, results, stderr) = told(&revoke(folder, &["--resume", job, "--journal", "job.ndjson"]));
+    let (status, results, stderr) = ended(&revoke(folder, &["--resume", job, "--journal", "job.ndjson"]));
     assert_eq!((status, &results[1]["rows_waiting"]), (0, &json!(0)), "{stderr}");
     assert_eq!(web.requests().len(), 1);
     let rows = engine.actions();

@@ -109,9 +109,9 @@ async fn shadow_report_counts_evidence_and_feedback() {
 
     for (incident, note) in [("INC-0000000000000009", "unknown"), ("' OR 1 = 1 --", "hostile")] {
         let output = run(folder, &["feedback", incident, "true", "--note", note]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(told.contains("the store has no incident"), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("the store has no incident"), "{stderr}");
     }
 
     // A rule that revokes on thin evidence is a warning, and no failure.
@@ -128,8 +128,8 @@ async fn shadow_report_counts_evidence_and_feedback() {
         std::fs::write(folder.join("t.toml"), text).unwrap();
         printed(&run(folder, &["validate"]))
     };
-    let told = validated("enforce");
-    assert!(told.contains("WARNING rules: new_country may revoke, and its evidence is thin"), "{told}");
+    let checks = validated("enforce");
+    assert!(checks.contains("WARNING rules: new_country may revoke, and its evidence is thin"), "{checks}");
     assert!(!validated("shadow").contains("evidence is thin"));
     store.close().await;
 }

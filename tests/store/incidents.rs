@@ -62,9 +62,9 @@ async fn incidents_have_status_assignee_and_history() {
     );
     // Ben has seen version 0.
     let late = run(directory, &["resolve", ONE, "--by", "Ben", "--if-version", "0"]);
-    let told = String::from_utf8_lossy(&late.stderr).into_owned();
-    assert_eq!(late.status.code(), Some(69), "{told}");
-    assert!(told.contains("has version 1, not 0; nothing was changed") && told.contains("by Ana"), "{told}");
+    let stderr = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert_eq!(late.status.code(), Some(69), "{stderr}");
+    assert!(stderr.contains("has version 1, not 0; nothing was changed") && stderr.contains("by Ana"), "{stderr}");
     printed(&run(directory, &["note", ONE, "--by", "Ben", "--note", "x'); DROP TABLE incident_work"]));
     printed(&run(directory, &["resolve", ONE, "--by", "Ben", "--if-version", "2"]));
     let shown = run(directory, &["show", ONE]);

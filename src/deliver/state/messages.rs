@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    /// Asks the lanes `to` to send a message of `lane` as well. Those that have it already are not asked.
+    /// Adds a message of `lane` to the lanes `to` that do not have it.
     pub(super) fn reroute(&mut self, key: &str, lane: &str, to: &[String], at: i64) {
         let item = item_of(lane, key);
         self.update(&item, lane, |effect| effect.rerouted = true);

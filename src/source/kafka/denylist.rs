@@ -46,7 +46,7 @@ impl DenylistTopic {
         format!("{}.denylist", settings.prefix)
     }
 
-    /// Prepares clients for the topic. Asks no broker, so that a revocation does not need one.
+    /// Prepares clients for the topic. Sends no request to a broker, so that a revocation does not need one.
     pub fn new(settings: &KafkaSettings) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         // Needed by the consumer, and not used, because offsets are neither read nor committed.
