@@ -12,6 +12,9 @@ use std::process::{Child, Command};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use support::acl::Operation;
 use support::kafka::Kafka;
@@ -66,6 +69,25 @@ fn newest(state: &StateTopic, name: &str) -> Option<(i64, Vec<Vec<u8>>)> {
     Some((stored.marker.written_at, records))
 }
 
+/// Waits until a message with `payload` is in the topic, whether its transaction is committed or not.
+fn await_uncommitted(topic: &str, payload: &[u8]) {
+    let mut config = KAFKA.client();
+    config.set("group.id", "uncommitted").set("isolation.level", "read_uncommitted");
+    config.set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a client");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("the broker answers");
+    let mut partitions = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        partitions.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&partitions).expect("the topic is read");
+    let found = eventually(Duration::from_secs(30), "the message is in the topic", || {
+        let message = consumer.poll(Duration::from_secs(1))?.ok()?;
+        (message.payload() == Some(payload)).then_some(())
+    });
+    found.expect("the message is in the topic");
+}
+
 #[test]
 fn state_topic_returns_the_newest_complete_snapshot() {
     let topic = "state-storage";
@@ -82,20 +104,17 @@ fn state_topic_returns_the_newest_complete_snapshot() {
     }
     assert_eq!(newest(&state, "a-0"), Some((2, vec![b"small".to_vec()])));
     assert_eq!(newest(&state, "b-29"), Some((3, vec![vec![29], vec![7]])));
-    // A snapshot that is discarded, and one whose state another member has restored meanwhile.
+    // A snapshot that is discarded, and one whose state another member restores meanwhile.
     let mut writer = state.begin("a-0").expect("it begins");
     writer.write(b"discarded".to_vec()).expect("it is written");
+    await_uncommitted(&format!("{topic}.state"), b"discarded");
     drop(writer);
     let mut zombie = state.begin("a-0").expect("it begins");
     zombie.write(b"zombie".to_vec()).expect("it is written");
+    // Its transaction has begun, so that the other member fences it, and not the reverse.
+    await_uncommitted(&format!("{topic}.state"), b"zombie");
     let other = StateTopic::open(&settings(topic)).expect("the topic exists");
-    let fenced = eventually(Duration::from_secs(20), "the zombie is fenced", || {
-        assert_eq!(newest(&other, "a-0"), Some((2, vec![b"small".to_vec()])));
-        // Fails as soon as the thread of the zombie has begun its transaction and was fenced.
-        std::thread::sleep(Duration::from_millis(500));
-        Some(())
-    });
-    assert!(fenced.is_some());
+    assert_eq!(newest(&other, "a-0"), Some((2, vec![b"small".to_vec()])));
     let error = zombie.finish(marker(9, 1)).join().expect("no panic").expect_err("it is fenced");
     assert_eq!(newest(&state, "a-0"), Some((2, vec![b"small".to_vec()])), "{error}");
     store(&other, "a-0", 4, &[b"later".to_vec()]).expect("the other member continues");
