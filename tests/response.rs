@@ -1361,6 +1361,49 @@ fn rejected_alert_goes_to_the_fallback_once() {
 }
 
 #[test]
+fn rejected_message_does_not_disable_the_fallback() {
+    let (folder, soc, backup, other) =
+        (tempfile::tempdir().expect("a folder"), Web::start(), Web::start(), Web::start());
+    soc.answer(&[400; 10]);
+    // A hostile message, and the notice that `soc` rejects alerts.
+    backup.answer(&[400, 400]);
+    let routes = Routes { routes: vec![route(None, "soc")], fallback: vec!["backup".to_owned()], ..Routes::default() };
+    let all = || vec![named("soc", &soc), named("backup", &backup), named("other", &other)];
+    let rig = Rig::routed(folder.path(), all, routes, quick());
+    rig.take(&[incident(1, Mode::Alert)]);
+    rig.settled();
+    assert_eq!((incidents_of(&backup), incidents_of(&other)), (ids(&[1]), ids(&[1])), "`other` has what both reject");
+    rig.take(&[incident(2, Mode::Alert), incident(3, Mode::Alert)]);
+    rig.settled();
+    assert_eq!((incidents_of(&backup), incidents_of(&other)), (ids(&[1, 2, 3]), ids(&[1])));
+    assert_eq!(rig.outbox.held(), 0);
+    rig.stop();
+}
+
+#[test]
+fn message_that_fallback_and_channel_reject_is_not_lost() {
+    let (folder, soc, backup, other) =
+        (tempfile::tempdir().expect("a folder"), Web::start(), Web::start(), Web::start());
+    soc.answer(&[503; 40]);
+    backup.answer(&[400]);
+    let fallback_after = Duration::from_secs(1);
+    let routes = Routes { routes: vec![route(None, "soc")], fallback: vec!["backup".to_owned()], fallback_after };
+    let all = || vec![named("soc", &soc), named("backup", &backup), named("other", &other)];
+    let rig = Rig::routed(folder.path(), all, routes, quick());
+    rig.take(&[incident(1, Mode::Alert)]);
+    rig.until("the fallback rejects it", |rows| {
+        rows.iter().any(|row| row.kind == "alert_backup" && row.outcome == ActionOutcome::Failed)
+    });
+    soc.answer(&[400]);
+    rig.until("the channel rejects it", |rows| {
+        rows.iter().any(|row| row.kind == "alert_soc" && row.outcome == ActionOutcome::Failed)
+    });
+    rig.settled();
+    assert_eq!(incidents_of(&other), ids(&[1]));
+    rig.stop();
+}
+
+#[test]
 fn failing_channel_hands_over_after_a_time() {
     let (folder, soc, oncall) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
     soc.answer(&[503; 200]);

@@ -220,7 +220,7 @@ where
                 self.metrics.channel_rejecting(lane, true);
                 records.extend(self.silent_channel_notice(lane, &reason, &message));
                 let to = self.stand_ins(lane, &message.key, Failing::Rejects);
-                if !to.is_empty() && !message.effect.rerouted {
+                if !to.is_empty() {
                     records.push(Record::Rerouted { key: key.clone(), lane: lane.clone(), to, at });
                 }
                 records.push(ended(key, lane, row, None, at));

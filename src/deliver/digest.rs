@@ -58,11 +58,6 @@ impl Spent {
 /// The beginning of the keys of digests.
 const KEY: &str = "notice-digest-";
 
-/// Whether a message is a digest. Only one recipient has its alerts.
-pub(super) fn is_digest(key: &str) -> bool {
-    key.starts_with(KEY)
-}
-
 /// One collected alert.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Collected {

@@ -1,10 +1,8 @@
 //! Messages of a channel that fails: other channels send them instead.
 
 use super::deliverer::Deliverer;
-use super::digest::is_digest;
 use super::record::Record;
 use super::routes::name_of;
-use super::state::thread_of;
 use crate::port::Store;
 
 /// Messages that one failed attempt moves to the fallback.
@@ -23,23 +21,21 @@ impl<S: Store> Deliverer<S> {
         i64::try_from(self.outbox.routes.fallback_after.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Whether another channel that accepts alerts has this message.
+    /// Whether another channel has this message and did not reject it.
     pub(super) fn others_have(&self, lane: &str, key: &str) -> bool {
         let inner = self.outbox.inner();
-        let is_notice = thread_of(key).is_none() && !is_digest(key);
-        let mut others = self.outbox.channels.iter().filter(|other| *other != lane && !inner.state.is_rejecting(other));
-        others
-            .any(|other| is_notice && self.outbox.notice_lanes().contains(other) || inner.state.has_message(key, other))
+        let mut others = self.outbox.channels.iter().filter(|other| *other != lane);
+        others.any(|other| inner.state.has_message(key, other) && !inner.state.has_rejected(key, other))
     }
 
-    /// Lanes that send a message of `lane` instead: those of the first fallback channel that accepts alerts. Without one,
-    /// and if no other channel has a rejected message, all other channels that accept alerts.
+    /// Lanes that send a message of `lane` instead: those of the first fallback channel that did not reject it. Without
+    /// one, and if no other channel has a rejected message, all other channels that did not reject it.
     pub(super) fn stand_ins(&self, lane: &str, key: &str, failing: Failing) -> Vec<String> {
         let own = name_of(lane);
         let of = |name: &str| {
             let inner = self.outbox.inner();
             let lanes = self.outbox.channels.iter().filter(|other| name_of(other) == name && name != own);
-            lanes.filter(|other| !inner.state.is_rejecting(other)).cloned().collect::<Vec<_>>()
+            lanes.filter(|other| !inner.state.has_rejected(key, other)).cloned().collect::<Vec<_>>()
         };
         let fallback = &self.outbox.routes.fallback;
         if let Some(lanes) = fallback.iter().map(|name| of(name)).find(|lanes| !lanes.is_empty()) {
@@ -51,7 +47,7 @@ impl<S: Store> Deliverer<S> {
         }
         let inner = self.outbox.inner();
         let others = self.outbox.channels.iter().filter(|other| *other != lane);
-        others.filter(|other| !inner.state.is_rejecting(other)).cloned().collect()
+        others.filter(|other| !inner.state.has_rejected(key, other)).cloned().collect()
     }
 
     /// Moves the messages of a lane that has failed for some time to the fallback.

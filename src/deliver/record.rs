@@ -94,7 +94,13 @@ pub(super) enum Record {
     /// What the channels have of an incident. Only in a rewritten journal.
     Thread { incident: u64, thread: Box<Thread> },
     /// A notice that some channels do not have yet. Only in a rewritten journal.
-    Notice { key: String, notice: Notice, pending: BTreeMap<String, Effect> },
+    Notice {
+        key: String,
+        notice: Notice,
+        pending: BTreeMap<String, Effect>,
+        #[serde(default)]
+        ended: BTreeMap<String, Ending>,
+    },
     /// A revocation that is not finished. Only in a rewritten journal.
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
     /// A waiting row.
@@ -152,6 +158,14 @@ pub(super) enum Hold {
     Rejected,
 }
 
+/// How the delivery of a notice in one lane ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ending {
+    Accepted,
+    GivenUp,
+}
+
 /// Content of an incident that a channel accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Sent {
@@ -180,6 +194,9 @@ pub(super) struct Thread {
     pub(crate) incident: Option<Box<Incident>>,
     pub(crate) pending: BTreeMap<String, Effect>,
     pub(crate) sent: BTreeMap<String, Sent>,
+    /// The last message that a lane gave up, by its key.
+    #[serde(default)]
+    pub(crate) given_up: BTreeMap<String, String>,
     /// The last victims that joined, with [`Thread::seq`] at that time.
     pub(crate) joined: Vec<(u64, Victim)>,
     pub(crate) victims_total: u32,

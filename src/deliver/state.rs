@@ -9,10 +9,12 @@ mod revocations;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use self::data::{Call, Pending};
 pub(super) use self::data::{Settled, State};
-use self::keys::item_of;
-pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key, thread_of};
+pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
+use self::keys::{item_of, thread_of};
 pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, outcome};
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};
@@ -30,7 +32,8 @@ impl State {
             Record::Taken { key, at, work: Work::Incident(incident), lanes } => self.change(key, at, incident, lanes),
             Record::Taken { key, at, work: Work::Notice(notice), lanes } => {
                 let effect = Effect { due_at: at, ..Effect::default() };
-                self.place_notice(key, notice, lanes.into_iter().map(|lane| (lane, effect.clone())).collect());
+                let pending = lanes.into_iter().map(|lane| (lane, effect.clone())).collect();
+                self.place_notice(key, notice, pending, BTreeMap::new());
             }
             Record::Called { key, at, allowance, weight } => {
                 self.calls.push_back(Call { at, allowance, weight });
@@ -99,7 +102,7 @@ impl State {
                 }
                 self.threads.insert(incident, *thread);
             }
-            Record::Notice { key, notice, pending } => self.place_notice(key, notice, pending),
+            Record::Notice { key, notice, pending, ended } => self.place_notice(key, notice, pending, ended),
             Record::Asked { key, at, incident, effect } => self.ask(key, at, incident, effect),
             Record::Row { row } => self.rows.push_back(row),
         }
@@ -128,10 +131,11 @@ impl State {
         }));
         let mut notices: Vec<_> = self.notices.iter().collect();
         notices.sort_by_key(|(_, pending)| pending.number);
-        records.extend(notices.into_iter().map(|(key, Pending { notice, lanes, .. })| Record::Notice {
+        records.extend(notices.into_iter().map(|(key, Pending { notice, lanes, ended, .. })| Record::Notice {
             key: key.clone(),
             notice: notice.clone(),
             pending: lanes.clone(),
+            ended: ended.clone(),
         }));
         let mut asked: Vec<_> = self.revocations.iter().collect();
         asked.sort_by_key(|(_, asked)| asked.number);
@@ -192,7 +196,7 @@ impl State {
             Work::Notice(notice) => {
                 let mut pending = self.notices.get(key).map(|kept| kept.lanes.clone()).unwrap_or_default();
                 pending.insert(lane, effect);
-                self.place_notice(key.to_owned(), notice, pending);
+                self.place_notice(key.to_owned(), notice, pending, BTreeMap::new());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::keys::Due;
 use crate::deliver::digest::Digest;
-use crate::deliver::record::{Effect, Subject, Thread, Work};
+use crate::deliver::record::{Effect, Ending, Subject, Thread, Work};
 use crate::port::{ActionRow, Notice, Revocation};
 use crate::verdict::Incident;
 
@@ -29,6 +29,8 @@ pub(in crate::deliver) struct Pending {
     pub(super) number: u64,
     pub(crate) notice: Notice,
     pub(crate) lanes: BTreeMap<String, Effect>,
+    /// Lanes that are done with it.
+    pub(super) ended: BTreeMap<String, Ending>,
 }
 
 /// State of a revocation.
@@ -67,7 +69,8 @@ pub(in crate::deliver) struct State {
     /// Number of deliveries that wait, and of held ones.
     pub(super) waiting: usize,
     pub(super) held: usize,
-    /// Channels that rejected their last message.
+    /// Channels that rejected their last message. For reports, and to try again: which channel sends a message depends on
+    /// the message only, see [`State::has_rejected`].
     pub(super) rejecting: BTreeSet<String>,
     /// Number of changes taken.
     pub(super) taken: u64,

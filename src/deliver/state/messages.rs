@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::data::{Pending, Settled, State};
 use super::keys::{Item, item_of, revocation_key};
-use crate::deliver::record::{Effect, REVOKE, Sent, Subject, Thread};
+use crate::deliver::record::{Effect, Ending, Hold, REVOKE, Sent, Subject, Thread};
 use crate::millis::MINUTE_MS;
 use crate::port::{Notice, Revocation};
 use crate::verdict::{Incident, Severity, Victim};
@@ -159,7 +159,25 @@ impl State {
                 .threads
                 .get(&id)
                 .is_some_and(|thread| thread.pending.contains_key(lane) || thread.sent.contains_key(lane)),
-            Item::Notice(key) => self.notices.get(&key).is_some_and(|notice| notice.lanes.contains_key(lane)),
+            Item::Notice(key) => self.notices.get(&key).is_some_and(|notice| {
+                notice.lanes.contains_key(lane) || notice.ended.get(lane) == Some(&Ending::Accepted)
+            }),
+            Item::Revocation(_) => false,
+        }
+    }
+
+    /// Whether `lane` rejected this message. One rejected message does not affect others: an attacker chooses values in
+    /// messages, and could otherwise stop a channel.
+    pub(in crate::deliver) fn has_rejected(&self, key: &str, lane: &str) -> bool {
+        let is_held = |effect: &Effect| effect.hold == Some(Hold::Rejected);
+        match item_of(lane, key) {
+            Item::Thread(id) => self.threads.get(&id).is_some_and(|thread| {
+                thread.pending.get(lane).is_some_and(is_held)
+                    || thread.given_up.get(lane).is_some_and(|given_up| given_up == key)
+            }),
+            Item::Notice(key) => self.notices.get(&key).is_some_and(|notice| {
+                notice.lanes.get(lane).is_some_and(is_held) || notice.ended.get(lane) == Some(&Ending::GivenUp)
+            }),
             Item::Revocation(_) => false,
         }
     }
@@ -181,7 +199,13 @@ impl State {
         .collect()
     }
 
-    pub(super) fn place_notice(&mut self, key: String, notice: Notice, pending: BTreeMap<String, Effect>) {
+    pub(super) fn place_notice(
+        &mut self,
+        key: String,
+        notice: Notice,
+        pending: BTreeMap<String, Effect>,
+        ended: BTreeMap<String, Ending>,
+    ) {
         self.known.insert(key.clone());
         self.taken += 1;
         if let Some(old) = self.notices.remove(&key) {
@@ -193,7 +217,7 @@ impl State {
             self.index(lane, effect, self.taken, Item::Notice(key.clone()), None);
         }
         if !pending.is_empty() {
-            self.notices.insert(key, Pending { number: self.taken, notice, lanes: pending });
+            self.notices.insert(key, Pending { number: self.taken, notice, lanes: pending, ended });
         }
     }
 
@@ -221,6 +245,7 @@ impl Thread {
             incident: None,
             pending: BTreeMap::new(),
             sent: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             joined: Vec::new(),
             victims_total: 0,
             seq: 0,

@@ -2,7 +2,7 @@
 
 use super::data::State;
 use super::keys::{Due, Item, allowance, item_of};
-use crate::deliver::record::{Effect, Hold, Sent};
+use crate::deliver::record::{Effect, Ending, Hold, Sent};
 
 /// Maximum number of rejected messages that are held for one channel.
 const REJECTED_MAX: usize = 5_000;
@@ -104,10 +104,14 @@ impl State {
         }
         // The incident changed after the message was sent.
         let is_stale = matches!(&item, Item::Thread(id) if self.threads.get(id).is_some_and(|now| now.key != key));
-        if let (Item::Thread(id), Some(sent)) = (&item, sent)
+        let ending = if sent.is_some() { Ending::Accepted } else { Ending::GivenUp };
+        if let Item::Thread(id) = &item
             && let Some(thread) = self.threads.get_mut(id)
         {
-            thread.sent.insert(lane.to_owned(), sent);
+            match sent {
+                Some(sent) => _ = thread.sent.insert(lane.to_owned(), sent),
+                None => _ = thread.given_up.insert(lane.to_owned(), key.to_owned()),
+            }
         }
         if is_stale {
             let Item::Thread(id) = &item else { return };
@@ -132,6 +136,7 @@ impl State {
             Item::Notice(key) => {
                 if let Some(notice) = self.notices.get_mut(&key) {
                     notice.lanes.remove(lane);
+                    notice.ended.insert(lane.to_owned(), ending);
                     if notice.lanes.is_empty() {
                         self.notices.remove(&key);
                     }

@@ -76,6 +76,7 @@ enum Op {
     Change { id: u64, victim: u32, revokes: bool },
     Message { id: u64, lane: &'static str, accepted: Option<bool> },
     Revocation { id: u64, victim: u32, to: u8 },
+    GiveUp { id: u64, lane: &'static str },
     Reroute { id: u64 },
     Collect { id: u64, lane: &'static str },
     Digested,
@@ -91,6 +92,7 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         (id.clone(), prop_oneof![Just("a"), Just("b")], any::<Option<bool>>())
             .prop_map(|(id, lane, accepted)| Op::Message { id, lane, accepted }),
+        (id.clone(), prop_oneof![Just("a"), Just("b")]).prop_map(|(id, lane)| Op::GiveUp { id, lane }),
         id.clone().prop_map(|id| Op::Reroute { id }),
         (id.clone(), prop_oneof![Just("a"), Just("b")]).prop_map(|(id, lane)| Op::Collect { id, lane }),
         Just(Op::Digested),
@@ -127,6 +129,11 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                     Record::Held { key, lane, attempt: 1, at, due_at, hold, revocation, row, channels }
                 }
             })
+        }
+        Op::GiveUp { id, lane } => {
+            let (key, lane) = (state.threads.get(&id)?.key.clone(), lane.to_owned());
+            let (revocation, row, channels) = (None, None, Vec::new());
+            Some(Record::Ended { key, lane, revocation, row, at, channels, sent: None })
         }
         Op::Collect { id, lane } => {
             let thread = state.threads.get(&id)?;
