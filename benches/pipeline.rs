@@ -26,7 +26,7 @@ use tokenwarden::checkpoint::Position;
 use tokenwarden::engine::{self, State, Step};
 use tokenwarden::enrich::Enricher;
 use tokenwarden::lab::simulate::{Settings, Simulation};
-use tokenwarden::pipeline::Pipeline;
+use tokenwarden::pipeline::{Pipeline, VerdictOutput};
 use tokenwarden::port::{self, EventRow, Rows as _};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
@@ -129,7 +129,7 @@ fn whole(file: &std::path::Path) -> (Duration, Tally) {
         Pipeline::new(enricher, Arc::new(RuleSet::builtin()), TokenHasher::new(KEY), engine::Settings::default());
     let environment = environment(NullStore, &runtime);
     let mut source: Box<dyn port::Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), true, environment);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), VerdictOutput::Lines, environment);
     let began = Instant::now();
     let tally = worker.run(&mut *source, &AtomicBool::new(false), &mut |epoch| {
         black_box(&epoch.verdicts);

@@ -25,7 +25,7 @@ use support::engine::{FOLDER, OWN, Owner, PART, RESULT, child, cpu_seconds, numb
 use support::{environment, geo};
 use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
-use tokenwarden::pipeline::Pipeline;
+use tokenwarden::pipeline::{Pipeline, VerdictOutput};
 use tokenwarden::port::Source;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
@@ -147,6 +147,6 @@ fn work(store: ClickHouse, file: &Path, runtime: &tokio::runtime::Runtime) {
     let pipeline = Pipeline::new(Enricher::new(&geo()), Arc::new(RuleSet::builtin()), key, engine::Settings::default());
     let environment = environment(store, runtime);
     let mut source: Box<dyn Source> = Box::new(FileSource::open(vec![file.to_owned()]).expect("the file opens"));
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), VerdictOutput::None, environment);
     worker.run(&mut *source, &AtomicBool::new(false), &mut |_| Ok(())).expect("the events are stored");
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::epoch::Epoch;
+pub use self::epoch::{Epoch, VerdictOutput};
 pub(crate) use self::group::Group;
 
 use crate::checkpoint::{LogTimeKind, Spot};

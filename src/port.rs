@@ -23,7 +23,7 @@ pub use self::snapshots::{
     Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,
 };
 pub(crate) use self::source::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
-pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver};
+pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver, VerdictRecord};
 use crate::checkpoint::{DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};

@@ -45,7 +45,7 @@ pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
-use crate::pipeline::{Epoch, Group, Pipeline};
+use crate::pipeline::{Epoch, Group, Pipeline, VerdictOutput};
 use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
 use crate::rule::RuleSet;
@@ -131,8 +131,8 @@ impl<S: Store + 'static> Worker<S>
 where
     S::Rows: SavedRows + 'static,
 {
-    /// `verdicts`: whether epochs contain verdict lines for the observer.
-    pub fn new(pipeline: Pipeline, spread: Spread, verdicts: bool, environment: Environment<S>) -> Self {
+    /// `verdicts`: lines are for the observer, records for the source.
+    pub fn new(pipeline: Pipeline, spread: Spread, verdicts: VerdictOutput, environment: Environment<S>) -> Self {
         let store = Arc::clone(&environment.store);
         let backlog = Backlog::new(
             Arc::clone(&store),
@@ -339,7 +339,7 @@ where
                 || limits.epoch_age_ms_max.is_some_and(|max| now - self.taken_at >= max));
         let can_seal = self.backlog.is_idle() || (is_full && self.backlog.has_spool());
         if (is_due && can_seal) || self.is_to_be_published(now) {
-            self.publish(observe, now)?;
+            self.publish(source, observe, now)?;
         }
         if is_due && can_seal && self.incidents.is_empty() {
             self.seal(now);
@@ -357,7 +357,12 @@ where
 
     /// Publishes incidents, dead letters, verdicts and counts of the open epochs. Until the outbox accepts the incidents,
     /// nothing else of their epochs is published, so that no alert is lost.
-    fn publish(&mut self, observe: &mut Observer<'_, S::Rows>, now: i64) -> Result<(), WorkerError> {
+    fn publish(
+        &mut self,
+        source: &mut dyn Source,
+        observe: &mut Observer<'_, S::Rows>,
+        now: i64,
+    ) -> Result<(), WorkerError> {
         if !self.outbox_retries.is_due(now) {
             return Ok(());
         }
@@ -382,6 +387,9 @@ where
             self.notices.withheld(owned.open.tally.withheld, now);
             observe(&owned.open).map_err(WorkerError::Output)?;
             self.letters.append(&mut owned.open.letters);
+            if let Some(records) = &mut owned.open.records {
+                source.publish(records);
+            }
             owned.open.clear_published();
         }
         self.report();

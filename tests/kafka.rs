@@ -29,6 +29,7 @@ fn settings(topic: &str) -> KafkaSettings {
         allow_plaintext: false,
         remember_messages_max: 0,
         state_topic: StateTopicUse::Never,
+        verdicts_topic: false,
     }
 }
 

@@ -14,7 +14,7 @@ use support::kafka::Kafka;
 use support::observer::Recorder;
 use support::process::{cache, eventually, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
-use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _};
+use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _, VerdictRecord};
 use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, StateTopicUse, Topic};
 use tokenwarden::wire::Format;
 
@@ -31,6 +31,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         allow_plaintext: false,
         remember_messages_max: 0,
         state_topic: StateTopicUse::Never,
+        verdicts_topic: false,
     }
 }
 
@@ -373,6 +374,72 @@ fn forbidden_dead_letter_blocks_nothing() {
     deny(true);
     produce(&KAFKA, topic, 1);
     refused(topic, &guarded(topic), || deny(false));
+}
+
+#[test]
+fn forbidden_verdict_delays_only_the_commit() {
+    let (topic, verdicts) = ("judged", "judged.verdicts");
+    KAFKA.create_topic(topic, 2);
+    let settings = KafkaSettings { verdicts_topic: true, ..guarded(topic) };
+    let text = |findings: &[kafka::Finding], what: &str| {
+        let found = findings.iter().find(|finding| finding.topic == verdicts && finding.what == what);
+        found.map(|finding| (finding.level, finding.text.clone())).expect("the topic is checked")
+    };
+    let (level, missing) = text(&kafka::check(&settings).expect("the broker answers"), "topic");
+    assert!(level == Level::Failed && missing.starts_with("does not exist"), "{missing}");
+    let (level, created) = text(&kafka::create(&settings).expect("the broker answers"), "topic");
+    assert!(level == Level::Ok && created.starts_with("created: 2 partitions, retention 7 days"), "{created}");
+    let deny = |denied| {
+        KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_WRITE, verdicts, denied);
+        KAFKA.allow(Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE, verdicts, denied);
+    };
+    deny(true);
+    let (level, denied) = text(&kafka::check(&settings).expect("the broker answers"), "permission");
+    assert_eq!((level, denied.as_str()), (Level::Failed, "we may not write to it (ACL)"));
+
+    let produce = |count| {
+        let payloads: Vec<String> = (0..count).map(|number: u8| number.to_string()).collect();
+        KAFKA.produce_to(topic, 0, payloads.iter().map(String::as_bytes));
+    };
+    produce(3);
+    let mut member = Member::open(&settings);
+    assert_eq!(member.read(3), [0, 1, 2]);
+    let record = |offset, index| VerdictRecord {
+        position: Position::new(topic, 0, offset),
+        index,
+        key: "somebody".to_owned(),
+        json: format!("{{\"event_id\":\"{offset}-{index}\"}}").into_bytes(),
+    };
+    let began = Instant::now();
+    member.source.publish(&mut vec![record(1, 0), record(1, 1)]);
+    member.commit(topic, 3, &[letter(topic)]);
+    assert!(began.elapsed() < Duration::from_millis(500), "it took {:?}", began.elapsed());
+    assert_eq!(KAFKA.consume("judged.dead-letters", 1).len(), 1, "the dead letter does not wait");
+    produce(1);
+    assert_eq!(member.read(1), [3], "later messages are read");
+    member.until("the topic is reported", |member| member.observer.holds(Condition::VerdictTopic));
+    let committed = || KAFKA.committed(&group(topic), topic);
+    member.until("the message without a verdict is committed", |_| committed() == Some(1));
+    let position = Position::new(topic, 0, 3);
+    assert!(!member.source.is_committed(&Checkpoint { next: vec![position.clone()] }));
+
+    deny(false);
+    member.until("all is committed", |member| member.source.is_committed(&Checkpoint { next: vec![position.clone()] }));
+    assert_eq!(committed(), Some(3));
+    assert!(!member.observer.holds(Condition::VerdictTopic));
+    let read = KAFKA.consume(verdicts, 2);
+    for (index, read) in read.iter().enumerate() {
+        assert_eq!(read.payload, format!("{{\"event_id\":\"1-{index}\"}}").as_bytes());
+        let headers = [
+            ("verdict_id", format!("{topic}/0/1/{index}")),
+            ("source_topic", topic.to_owned()),
+            ("source_partition", "0".to_owned()),
+            ("source_offset", "1".to_owned()),
+            ("source_index", index.to_string()),
+        ];
+        assert_eq!(read.headers, headers.map(|(key, value)| (key.to_owned(), value)));
+    }
+    assert_eq!((read.len(), member.observer.verdicts_dropped()), (2, 0));
 }
 
 #[test]

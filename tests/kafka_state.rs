@@ -43,6 +43,7 @@ fn settings(topic: &str) -> KafkaSettings {
         allow_plaintext: false,
         remember_messages_max: 0,
         state_topic: StateTopicUse::Required,
+        verdicts_topic: false,
     }
 }
 
@@ -528,6 +529,74 @@ fn killed_service_continues_with_its_memory() {
     );
     let without_memory = differences(&replayed(folder, "after"), &found);
     assert!(without_memory.len() > 100, "memory makes a difference: {}", without_memory.len());
+    drop(service);
+}
+
+/// Payload of each message of the topic of verdicts, by the header `verdict_id`. A repeated message has the same payload.
+fn sent_verdicts(topic: &str) -> BTreeMap<String, String> {
+    let mut verdicts = BTreeMap::new();
+    for read in KAFKA.read_all(topic) {
+        let id = read.headers.iter().find(|(key, _)| key == "verdict_id").map(|(_, value)| value.clone());
+        let payload = String::from_utf8(read.payload).expect("JSON");
+        let before = verdicts.insert(id.expect("a header"), payload.clone());
+        assert!(before.is_none_or(|before| before == payload), "two verdicts with one id");
+    }
+    verdicts
+}
+
+/// The topic of verdicts refuses those of the second half. The service is killed before it accepts them.
+#[test]
+fn killed_service_sends_the_verdict_on_each_event() {
+    let (topic, verdicts) = ("state-verdicts", "state-verdicts.verdicts");
+    KAFKA.create_topic(topic, 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let login = "'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN', 'sasl.username' = 'tokenwarden', \
+                 'sasl.password' = 'right'";
+    configure(folder, folder, topic, 1_000, login);
+    let file = folder.join("tokenwarden.toml");
+    let config = read(&file).replace(&KAFKA.brokers, &KAFKA.guarded);
+    let config = config.replace("state_topic = true\n", "state_topic = true\nverdicts_topic = true\n");
+    keep_secret(&file, &config);
+    let lines = simulated();
+    let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let events = &events[..4_000];
+    let (before, after) = events.split_at(events.len() / 2);
+    std::fs::write(folder.join("all"), events.join(&b'\n')).expect("a file");
+    let arguments = ["replay", "all", "--config", "tokenwarden.toml", "--store", "none", "--verdicts", "-"];
+    let mut expected: Vec<_> = output(folder, &arguments).lines().map(str::to_owned).collect();
+    let ids = replayed(folder, "all").len();
+
+    KAFKA.produce(topic, before.iter().map(|event| ("key", *event)));
+    let service = Service::start(folder);
+    let offset = format!("  {topic} 0: next offset 2,000\n");
+    let saved = || output(folder, &["state", "show", "--config", "tokenwarden.toml"]).contains(&offset).then_some(());
+    eventually(Duration::from_secs(60), "a snapshot of the first half is stored", saved)
+        .unwrap_or_else(|| panic!("{}", read(&folder.join("log"))));
+    let sent = sent_verdicts(verdicts).len();
+    KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_WRITE, verdicts, true);
+    KAFKA.produce(topic, after.iter().map(|event| ("key", *event)));
+    let all_stored = || (stored(folder).len() == ids).then_some(());
+    eventually(Duration::from_secs(60), "all rows are stored", all_stored)
+        .unwrap_or_else(|| panic!("{}", read(&folder.join("log"))));
+    let listen = config.split("listen = '").nth(1).and_then(|rest| rest.split('\'').next()).expect("an address");
+    let reported = || ask(listen, "/readyz").contains("\nverdict_topic: ").then_some(());
+    eventually(Duration::from_secs(30), "the topic is reported", reported).expect("the topic is reported");
+    assert_eq!(KAFKA.committed(topic, topic), Some(before.len() as i64));
+    assert_eq!(sent_verdicts(verdicts).len(), sent);
+    service.kill();
+
+    KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_WRITE, verdicts, false);
+    let service = Service::start(folder);
+    let committed = || (KAFKA.committed(topic, topic) == Some(events.len() as i64)).then_some(());
+    eventually(Duration::from_secs(60), "all events are committed", committed)
+        .unwrap_or_else(|| panic!("{}", read(&folder.join("log"))));
+    let mut found: Vec<_> = sent_verdicts(verdicts).into_values().collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected, "the verdicts are those of `replay`");
+    assert!(sent > 0 && found.len() > sent, "{sent} of {} before the kill", found.len());
     drop(service);
 }
 

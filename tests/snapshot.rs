@@ -12,7 +12,7 @@ use tokenwarden::engine::{self, Counters};
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::feed::Feed;
 use tokenwarden::lab::simulate::{Settings, Simulation};
-use tokenwarden::pipeline::{Epoch, Partition, Pipeline};
+use tokenwarden::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
 use tokenwarden::port::{Message, Store};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::snapshot::{Extent, RECORD_BYTES_MAX, ReadError, Unreadable};
@@ -54,7 +54,7 @@ fn pipeline(settings: engine::Settings) -> Pipeline {
 }
 
 fn feed(pipeline: &mut Pipeline, partition: &mut Partition, from: usize, events: &[Vec<u8>], into: &mut Results) {
-    let mut epoch = Epoch::new(NullStore.new_rows()).with_verdicts(true);
+    let mut epoch = Epoch::new(NullStore.new_rows()).with_verdicts(VerdictOutput::Lines);
     for (group, events) in events.chunks(GROUP).enumerate() {
         let first = from + group * GROUP;
         let positions: Vec<_> =

@@ -77,6 +77,7 @@ fn replace(kafka: &Kafka) {
         allow_plaintext: false,
         remember_messages_max: 0,
         state_topic: StateTopicUse::Required,
+        verdicts_topic: false,
     };
     let name = format!("{TOPIC}-0");
     let topic = StateTopic::open(&settings).expect("the topic of snapshots");

@@ -24,7 +24,7 @@ use crate::lab::simulated_source::SimulatedSource;
 use crate::lock::unpoisoned;
 use crate::notify;
 use crate::number::grouped;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, VerdictOutput};
 use crate::port::{self, Accepted, Alert, Clock, DeliveryError, Notice, Notifier};
 use crate::sanitize;
 use crate::store::ClickHouse;
@@ -180,7 +180,7 @@ fn work(
         bar.set_message(format!("day {}, {} events", progress.day, grouped(progress.events)));
     })
     .map_err(|error| Failure::Unavailable(format!("cannot start a thread: {error}")))?;
-    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), false, environment);
+    let mut worker = Worker::new(pipeline, Spread::Whole(Format::Native.into()), VerdictOutput::None, environment);
     let done = worker.run(&mut fortnight, &AtomicBool::new(false), &mut |_| Ok(()));
     let undelivered = runtime.block_on(async {
         let left = deliverer.settle(DELIVERY_PATIENCE).await;

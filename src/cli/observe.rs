@@ -48,6 +48,10 @@ impl SourceObserver for Observer {
     fn letters_dropped(&self, count: u64) {
         self.metrics.letters_dropped(count);
     }
+
+    fn verdicts_dropped(&self, count: u64) {
+        self.metrics.verdicts_dropped(count);
+    }
 }
 
 /// Title and text of a notice.

@@ -22,7 +22,7 @@ use crate::engine;
 use crate::enrich::Enricher;
 use crate::feed::Feed;
 use crate::number::grouped;
-use crate::pipeline::{Epoch, Pipeline};
+use crate::pipeline::{Epoch, Pipeline, VerdictOutput};
 use crate::port::{Clock, SavedRows, SourceError, Store};
 use crate::sanitize;
 use crate::source::file::{FileSource, Progress};
@@ -169,7 +169,8 @@ where
         limits: Limits::REPLAY,
         reload: None,
     };
-    let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), verdicts.is_some(), outside);
+    let output = if verdicts.is_some() { VerdictOutput::Lines } else { VerdictOutput::None };
+    let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), output, outside);
     if let Some(to) = state {
         worker = worker.with_snapshots(SnapshotSettings { to: Arc::new(to), interval_ms: None });
     }

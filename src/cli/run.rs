@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, VerdictOutput};
 use crate::port::{Clock, Snapshots, Source, StateRestorer, StoreError};
 use crate::retry::RetryPolicy;
 use crate::source::kafka::{KafkaSettings, KafkaSource, Permitted, StateTopic, StateTopicUse};
@@ -157,7 +157,11 @@ fn serve(
         dir: config.store.spool_dir.clone().unwrap_or_else(|| config.outbox.dir.join("spool")),
         bytes_max: config.store.spool_bytes_max,
     };
-    let mut worker = Worker::new(pipeline, spread, false, outside).with_spool(spool);
+    let output = match &config.source.kafka {
+        Some(kafka) if kafka.verdicts_topic => VerdictOutput::Records,
+        _ => VerdictOutput::None,
+    };
+    let mut worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
     if let (Some(storage), Some(restored)) = (storage, restored) {
         let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };
         worker = worker.with_snapshots(settings).with_restored(restored);

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, and <prefix>.denylist if there is a [denylist].
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist if there is a [denylist].
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),

@@ -2,11 +2,22 @@
 
 use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use crate::enrichment::EnrichedEvent;
-use crate::port::{EventRow, Message, Rows};
+use crate::port::{EventRow, Message, Rows, VerdictRecord};
 use crate::tally::Tally;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, Outcome};
 use crate::wire;
+
+/// Form in which an epoch collects verdicts, besides the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerdictOutput {
+    #[default]
+    None,
+    /// Lines of JSON, for a file.
+    Lines,
+    /// A record for each event, for a topic.
+    Records,
+}
 
 /// Results of some messages that have not left the worker yet.
 pub struct Epoch<R> {
@@ -18,6 +29,8 @@ pub struct Epoch<R> {
     pub letters: Vec<DeadLetter>,
     /// One JSON line per event, if requested.
     pub verdicts: Option<Vec<u8>>,
+    /// One record per event, if requested.
+    pub(crate) records: Option<Vec<VerdictRecord>>,
     /// Offsets to commit when all results are stored.
     pub(crate) checkpoint: Checkpoint,
     pub tally: Tally,
@@ -30,15 +43,18 @@ impl<R: Rows> Epoch<R> {
             incidents: Vec::new(),
             letters: Vec::new(),
             verdicts: None,
+            records: None,
             checkpoint: Checkpoint::default(),
             tally: Tally::default(),
         }
     }
 
-    /// The same epoch, with a line for each event if `requested`.
+    /// The same epoch, which collects verdicts as `output`.
     #[must_use]
-    pub fn with_verdicts(self, requested: bool) -> Self {
-        Self { verdicts: requested.then(Vec::new), ..self }
+    pub fn with_verdicts(self, output: VerdictOutput) -> Self {
+        let verdicts = (output == VerdictOutput::Lines).then(Vec::new);
+        let records = (output == VerdictOutput::Records).then(Vec::new);
+        Self { verdicts, records, ..self }
     }
 
     /// Removes all results and keeps the buffers.
@@ -55,13 +71,17 @@ impl<R: Rows> Epoch<R> {
         if let Some(verdicts) = &mut self.verdicts {
             verdicts.clear();
         }
+        if let Some(records) = &mut self.records {
+            records.clear();
+        }
         self.tally = Tally::default();
     }
 
     /// Size of rows, verdicts and dead letters, bytes.
     pub(crate) fn bytes(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
-        self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + letters
+        let records: usize = self.records.iter().flatten().map(VerdictRecord::bytes).sum();
+        self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + records + letters
     }
 
     /// `index`: index of the event in the message at `position`. `scored_at`: event time; `ingested_at`: wall clock.
@@ -76,6 +96,14 @@ impl<R: Rows> Epoch<R> {
         self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, scored_at, ingested_at });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
+        }
+        if let Some(records) = &mut self.records {
+            let mut json = Vec::new();
+            wire::verdict::encode(&mut json, event, &outcome);
+            // The line feed.
+            json.pop();
+            let key = event.event.subject_key();
+            records.push(VerdictRecord { position: position.clone(), index, key, json });
         }
         if let Some(incident) = outcome.incident {
             self.rows.push_incident(&incident);

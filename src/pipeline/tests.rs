@@ -80,7 +80,7 @@ fn scored(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String,
     let hasher = TokenHasher::new(b"a key for tests");
     let mut pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, settings);
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(TestRows::default()).with_verdicts(true);
+    let mut epoch = Epoch::new(TestRows::default()).with_verdicts(VerdictOutput::Lines);
     for (place, line) in lines.iter().enumerate() {
         if let Some(point) = point.filter(|_| place == broken) {
             failpoint::arm(point);

@@ -23,6 +23,8 @@ pub enum Condition {
     OffsetGap,
     /// The dead-letter topic does not take messages; the table `dead_letters` has them.
     DeadLetterTopic,
+    /// The topic of verdicts does not take messages. Offsets are not committed.
+    VerdictTopic,
     /// ClickHouse does not take rows.
     Store,
     /// The spool of rows for ClickHouse is full, or its disk fails.
@@ -46,7 +48,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -57,6 +59,7 @@ impl Condition {
         Self::Commit,
         Self::OffsetGap,
         Self::DeadLetterTopic,
+        Self::VerdictTopic,
         Self::Store,
         Self::SpoolFull,
         Self::Outbox,
@@ -82,6 +85,7 @@ impl Condition {
             Self::Commit => "commit",
             Self::OffsetGap => "offset_gap",
             Self::DeadLetterTopic => "dead_letter_topic",
+            Self::VerdictTopic => "verdict_topic",
             Self::Store => "store",
             Self::SpoolFull => "spool_full",
             Self::Outbox => "outbox",
@@ -108,6 +112,9 @@ impl Condition {
             Self::Commit => "the last offset commit failed",
             Self::OffsetGap => "the committed offset is outside the log; messages may be lost or read again",
             Self::DeadLetterTopic => "the dead-letter topic cannot be written; the table dead_letters has the messages",
+            Self::VerdictTopic => {
+                "the topic of verdicts cannot be written; verdicts wait, and offsets are not committed"
+            }
             Self::Store => "ClickHouse is unavailable",
             Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
             Self::Outbox => "the outbox cannot be written",

@@ -26,6 +26,26 @@ pub struct Message<'a> {
     pub replayed: bool,
 }
 
+/// The encoded verdict on one event, for a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictRecord {
+    /// Position of the message that contains the event.
+    pub position: Position,
+    /// Index of the event in the message, from 0.
+    pub index: u32,
+    /// The subject key of the event.
+    pub key: String,
+    /// One JSON object.
+    pub json: Vec<u8>,
+}
+
+impl VerdictRecord {
+    /// Size in memory, bytes.
+    pub(crate) const fn bytes(&self) -> usize {
+        size_of::<Self>() + self.key.len() + self.json.len()
+    }
+}
+
 /// Why a source cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -118,6 +138,8 @@ pub trait SourceObserver: Send + Sync {
     fn gaps(&self, gaps: &[OffsetGap]);
     /// Number of dead letters that were not sent to their topic. The table `dead_letters` contains them.
     fn letters_dropped(&self, count: u64);
+    /// Number of verdicts that were not sent to their topic.
+    fn verdicts_dropped(&self, count: u64);
 }
 
 /// Source of messages, polled by one thread. The default implementations are for sources without partitions, such as
@@ -127,6 +149,12 @@ pub trait Source: Send {
     /// if the worker has no room: a member of a consumer group must continue to poll.
     fn poll(&mut self, max: usize, timeout: Duration, take: &mut dyn FnMut(Message<'_>))
     -> Result<Polled, SourceError>;
+
+    /// Sends `verdicts` to the topic of verdicts, without waiting. The offsets after their messages are committed only when
+    /// the brokers have the verdicts. A source without such a topic discards them.
+    fn publish(&mut self, verdicts: &mut Vec<VerdictRecord>) {
+        verdicts.clear();
+    }
 
     /// Commits offsets and sends `letters` to the dead-letter topic, without waiting for either. Everything before the
     /// checkpoint is done, and the table `dead_letters` contains the letters. A failure is reported to the

@@ -16,12 +16,14 @@ mod lookup;
 mod member;
 mod membership;
 mod native;
+mod own_topic;
 mod owned;
 mod restore;
 mod resume;
 mod settings;
 mod state;
 mod state_log;
+mod verdicts;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -33,8 +35,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 
-pub(crate) use self::check::Finding;
-pub use self::check::{Level, check, create};
+pub use self::check::{Finding, Level, check, create};
 use self::connect::{check_topics, is_final, misconfigured};
 pub use self::denylist::DenylistTopic;
 use self::letters::DeadLetterTopic;
@@ -47,8 +48,9 @@ pub use self::settings::KafkaSettings;
 pub use self::settings::StateTopicUse;
 pub use self::settings::Topic;
 pub use self::state::{Permitted, StateTopic};
-use crate::checkpoint::{Checkpoint, DeadLetter};
-use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver, StateRestorer};
+use self::verdicts::VerdictTopic;
+use crate::checkpoint::{Checkpoint, DeadLetter, Position};
+use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver, StateRestorer, VerdictRecord};
 
 /// Bytes of messages after which a poll ends, to bound an epoch of large messages.
 const POLL_BYTES_MAX: usize = 8 << 20;
@@ -69,6 +71,8 @@ pub struct KafkaSource {
     /// `None`: states are not restored.
     restorer: Option<Arc<dyn StateRestorer>>,
     dead_letters: DeadLetterTopic,
+    /// `None`: verdicts are not sent.
+    verdicts: Option<VerdictTopic>,
     observer: Arc<dyn SourceObserver>,
     topics: Vec<Arc<str>>,
     owned: Vec<Owned>,
@@ -159,6 +163,8 @@ impl KafkaSource {
         }
         let partitions = check_topics(&consumer, settings)?;
         let dead_letters = DeadLetterTopic::open(settings, Arc::clone(&observer))?;
+        let verdicts =
+            settings.verdicts_topic.then(|| VerdictTopic::open(settings, Arc::clone(&observer))).transpose()?;
         let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
         let lookup = Lookup::start(&consumer, policy, restorer.as_ref())
             .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
@@ -173,6 +179,7 @@ impl KafkaSource {
             lookup,
             restorer,
             dead_letters,
+            verdicts,
             observer,
             topics,
             owned: Vec::new(),
@@ -246,6 +253,7 @@ impl Source for KafkaSource {
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
         self.take_commits();
+        self.send_verdicts();
         if let Some(status) = self.consumer.context().take_status() {
             self.look_at(&status);
         }
@@ -318,8 +326,13 @@ impl Source for KafkaSource {
             if next.offset > owned.next || next.topic_id.is_other_than(owned.position.topic_id) {
                 continue;
             }
-            owned.sent = Some(next.offset);
-            add(&mut offsets, &owned.position, next.offset).map_err(misconfigured)?;
+            let until = owned.unacknowledged.done_before(next.offset);
+            owned.held = (until < next.offset).then_some(next.offset);
+            if owned.held.is_some() && owned.sent.is_some_and(|sent| sent >= until) {
+                continue;
+            }
+            owned.sent = Some(until);
+            add(&mut offsets, &owned.position, until).map_err(misconfigured)?;
         }
         // A late commit under an ended membership permanently fences a static member.
         if offsets.count() == 0 || self.consumer.assignment_lost() {
@@ -329,6 +342,18 @@ impl Source for KafkaSource {
         self.commits
             .commit(&offsets)
             .map_err(|code| SourceError::Unavailable(self.consumer.context().explained(&code.to_string())))
+    }
+
+    fn publish(&mut self, verdicts: &mut Vec<VerdictRecord>) {
+        let Some(topic) = &mut self.verdicts else { return verdicts.clear() };
+        for record in verdicts.drain(..) {
+            let Position { topic: name, partition, offset, .. } = record.position.clone();
+            let number = topic.queue(record);
+            if let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&name, partition)) {
+                owned.unacknowledged.add(number, offset);
+            }
+        }
+        self.send_verdicts();
     }
 
     fn is_committed(&self, checkpoint: &Checkpoint) -> bool {

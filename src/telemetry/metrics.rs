@@ -56,6 +56,7 @@ pub struct Metrics {
     offset_gaps: Family<Labels<2>, Counter>,
     messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
+    verdicts_dropped: Counter,
     snapshots: SnapshotMetrics,
 }
 
@@ -107,6 +108,7 @@ impl Metrics {
             "dead_letter_topic_dropped",
             "Dead letters that were not sent to their topic; the table dead_letters contains them",
         );
+        let verdicts_dropped = counter("verdicts_dropped", "Verdicts that were not sent to their topic");
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
@@ -199,6 +201,7 @@ impl Metrics {
             offset_gaps,
             messages_lost,
             letters_dropped,
+            verdicts_dropped,
             snapshots,
         }
     }
@@ -360,6 +363,10 @@ impl Metrics {
     /// Counts dead letters that were not sent to their topic.
     pub(crate) fn letters_dropped(&self, count: u64) {
         self.letters_dropped.inc_by(count);
+    }
+
+    pub(crate) fn verdicts_dropped(&self, count: u64) {
+        self.verdicts_dropped.inc_by(count);
     }
 
     pub(crate) fn geoip_problems(&self, count: usize) {

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, State};
 use crate::feed::Feed;
 use crate::millis::rfc3339;
-use crate::pipeline::{Epoch, Partition, Pipeline};
+use crate::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
 use crate::port::{Message, SavedRows};
 use crate::snapshot::{Extent, Marker, ReadError, state_name};
 use crate::telemetry::{Health, Metrics};
@@ -33,7 +33,7 @@ pub(super) struct Partitions<R> {
     /// Buffers for reuse.
     spare: Vec<R>,
     new_rows: Box<dyn Fn() -> R + Send>,
-    with_verdicts: bool,
+    verdicts: VerdictOutput,
     /// State of a source without partitions and the marker of its snapshot, until its first message.
     restored_whole: Option<(Partition, Marker)>,
     /// Names of the states whose age was reported.
@@ -67,7 +67,7 @@ pub(super) struct Owned<R> {
 }
 
 impl<R: SavedRows> Partitions<R> {
-    pub(super) fn new(spread: Spread, with_verdicts: bool, new_rows: impl Fn() -> R + Send + 'static) -> Self {
+    pub(super) fn new(spread: Spread, verdicts: VerdictOutput, new_rows: impl Fn() -> R + Send + 'static) -> Self {
         let new_rows = Box::new(new_rows);
         Self {
             spread,
@@ -75,7 +75,7 @@ impl<R: SavedRows> Partitions<R> {
             next_ownership: 0,
             spare: Vec::new(),
             new_rows,
-            with_verdicts,
+            verdicts,
             restored_whole: None,
             reported: Vec::new(),
             restored: None,
@@ -146,7 +146,7 @@ impl<R: SavedRows> Partitions<R> {
                 topic: Arc::clone(&position.topic),
                 number: position.partition,
                 partition,
-                open: Epoch::new((self.new_rows)()).with_verdicts(self.with_verdicts),
+                open: Epoch::new((self.new_rows)()).with_verdicts(self.verdicts),
                 stored: Checkpoint::default(),
                 sealed: Checkpoint::default(),
                 done: Checkpoint::default(),

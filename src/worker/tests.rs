@@ -297,7 +297,7 @@ fn play_into(outbox: Option<Arc<dyn Outbox>>, steps: Vec<PollStep>, limits: Limi
         polls_without_room: 0,
         waited: 0,
     };
-    let mut worker = Worker::new(pipeline(), Spread::ByPartition(HashMap::new()), false, environment);
+    let mut worker = Worker::new(pipeline(), Spread::ByPartition(HashMap::new()), VerdictOutput::None, environment);
     let done = worker.run(&mut source, &stop, &mut |epoch| {
         log.lock().expect("a lock").push(Seen::Observed(epoch.tally.messages));
         Ok(())

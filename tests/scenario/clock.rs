@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokenwarden::checkpoint::{LogTime, LogTimeKind, Position};
 use tokenwarden::engine;
 use tokenwarden::lab::simulate::{Settings, Simulation};
-use tokenwarden::pipeline::{Epoch, Partition, Pipeline};
+use tokenwarden::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
 use tokenwarden::port::Message;
 use tokenwarden::store::NullRows;
 use tokenwarden::verdict::RuleId::{ConcurrentUse, UseAfterExpiry, UseAfterRevocation};
@@ -64,7 +64,7 @@ impl World {
     fn found(&self, lines: &[(Value, bool)], logged: Option<LogTimeKind>) -> (usize, engine::Counters) {
         let mut pipeline = pipeline();
         let mut partition = pipeline.partition(Format::Native);
-        let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
+        let mut epoch = Epoch::new(NullRows::default()).with_verdicts(VerdictOutput::Lines);
         for (offset, (line, forged)) in (0..).zip(lines) {
             take(&mut pipeline, &mut partition, &mut epoch, (offset, line, logged, *forged));
         }

@@ -24,7 +24,7 @@ use tokenwarden::engine;
 use tokenwarden::enrich::Enricher;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::notify;
-use tokenwarden::pipeline::{Epoch, Pipeline};
+use tokenwarden::pipeline::{Epoch, Pipeline, VerdictOutput};
 use tokenwarden::port::Message;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
@@ -736,7 +736,7 @@ fn outputs_contain_no_raw_token() {
 
     let mut pipeline = pipeline();
     let mut partition = pipeline.partition(Format::Native);
-    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
+    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(VerdictOutput::Lines);
     for (offset, line) in (0..).zip(&lines) {
         let position = Position::new("events", 0, offset);
         let message =
@@ -796,7 +796,7 @@ fn verdicts_of(pipeline: Pipeline, file: &std::path::Path, spread: Spread, epoch
         reload: None,
     };
     let mut source = FileSource::open(vec![file.to_owned()]).expect("the file opens");
-    let mut worker = Worker::new(pipeline, spread, true, environment);
+    let mut worker = Worker::new(pipeline, spread, VerdictOutput::Lines, environment);
     let mut lines = Vec::new();
     let done = worker.run(&mut source, &AtomicBool::new(false), &mut |epoch| {
         lines.extend_from_slice(epoch.verdicts.as_deref().unwrap_or_default());

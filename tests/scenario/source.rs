@@ -6,7 +6,7 @@ use tokenwarden::enrich::Enricher;
 use tokenwarden::feed::{Feed, Tenant};
 use tokenwarden::format::Format;
 use tokenwarden::notify;
-use tokenwarden::pipeline::{Epoch, Pipeline};
+use tokenwarden::pipeline::{Epoch, Pipeline, VerdictOutput};
 use tokenwarden::port::{Alert, Message, Progress, Revocation};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::sanitize::is_unsafe;
@@ -184,7 +184,7 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<NullRows> {
     let rules = RuleSet::builtin().into();
     let mut pipeline = Pipeline::new(enricher, rules, hasher, engine::Settings::default());
     let mut partition = pipeline.partition(feed);
-    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(true);
+    let mut epoch = Epoch::new(NullRows::default()).with_verdicts(VerdictOutput::Lines);
     for (offset, (key, line)) in (0..).zip(messages) {
         let position = Position::new("events", 0, offset);
         let payload = line.as_bytes();

@@ -9,7 +9,8 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -252,6 +253,34 @@ impl Kafka {
         producer.flush(Duration::from_secs(30)).expect("the broker takes the messages");
     }
 
+    /// All messages of partition 0 that are in the topic now.
+    pub(crate) fn read_all(&self, topic: &str) -> Vec<Read> {
+        let mut config = self.client();
+        config.set("group.id", format!("reader of all of {topic}")).set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("a client");
+        let mut start = TopicPartitionList::new();
+        start.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&start).expect("the topic is read");
+        let mut all = Vec::new();
+        loop {
+            match consumer.poll(Duration::from_secs(20)).expect("the broker answers") {
+                Ok(message) => all.push(read_message(&message)),
+                Err(KafkaError::PartitionEOF(_)) => return all,
+                Err(error) => panic!("{topic}: {error}"),
+            }
+        }
+    }
+
+    /// Sends payloads to one partition in order, and waits until the broker has them.
+    pub(crate) fn produce_to<'m>(&self, topic: &str, partition: i32, payloads: impl IntoIterator<Item = &'m [u8]>) {
+        let producer: BaseProducer = self.client().create().expect("a client");
+        for payload in payloads {
+            let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).expect("the queue has room");
+        }
+        producer.flush(Duration::from_secs(30)).expect("the broker takes the messages");
+    }
+
     /// The first `count` messages of `topic`, or as many as come within ten seconds.
     pub(crate) fn consume(&self, topic: &str, count: usize) -> Vec<Read> {
         let consumer: BaseConsumer = self
@@ -264,14 +293,7 @@ impl Kafka {
         let mut read = Vec::new();
         for _ in 0..100 {
             while let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-                let headers = message.headers().map(|headers| {
-                    let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-                    headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
-                });
-                read.push(Read {
-                    payload: message.payload().unwrap_or_default().to_vec(),
-                    headers: headers.unwrap_or_default(),
-                });
+                read.push(read_message(&message));
                 if read.len() == count {
                     return read;
                 }
@@ -285,6 +307,14 @@ impl Kafka {
         config.set("bootstrap.servers", &self.brokers);
         config
     }
+}
+
+fn read_message(message: &BorrowedMessage<'_>) -> Read {
+    let headers = message.headers().map(|headers| {
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    });
+    Read { payload: message.payload().unwrap_or_default().to_vec(), headers: headers.unwrap_or_default() }
 }
 
 /// Java with Kafka's classes, quick to start rather than to run.

@@ -15,6 +15,7 @@ pub(crate) struct Recorder {
     ever: Mutex<BTreeSet<Condition>>,
     gaps: Mutex<Vec<OffsetGap>>,
     dropped: Mutex<u64>,
+    verdicts_dropped: Mutex<u64>,
     /// Reported numbers of messages to rebuild states from.
     rebuild_left: Mutex<Vec<Option<i64>>>,
 }
@@ -46,6 +47,10 @@ impl Recorder {
         self.rebuild_left.lock().expect("a lock").clone()
     }
 
+    pub(crate) fn verdicts_dropped(&self) -> u64 {
+        *self.verdicts_dropped.lock().expect("a lock")
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         *self.dropped.lock().expect("a lock")
     }
@@ -75,5 +80,9 @@ impl SourceObserver for Recorder {
 
     fn letters_dropped(&self, count: u64) {
         *self.dropped.lock().expect("a lock") += count;
+    }
+
+    fn verdicts_dropped(&self, count: u64) {
+        *self.verdicts_dropped.lock().expect("a lock") += count;
     }
 }

@@ -198,5 +198,8 @@ impl KafkaSource {
         if self.commit_failed {
             self.commit_again();
         }
+        if let Some(verdicts) = &mut self.verdicts {
+            verdicts.try_again();
+        }
     }
 }

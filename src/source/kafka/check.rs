@@ -10,10 +10,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::connect::{ask, misconfigured};
-use super::letters::{LETTER_BYTES_MAX, Topic};
+use super::letters::LETTER_BYTES_MAX;
 use super::lookup::{left, logs};
 use super::member::Member;
 use super::native::{Description, Partition, describe};
+use super::own_topic::OwnTopic;
 use super::resume::{First, Log, resume};
 use super::settings::{ANSWER_WAIT, KafkaSettings, StateTopicUse};
 use super::state::{MESSAGE_BYTES as STATE_MESSAGE_BYTES, StateTopic};
@@ -48,13 +49,17 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut config = settings.client_config()?;
     config.set("group.id", &settings.group_id);
     let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
-    let letters = Topic::open(settings)?;
+    let letters = OwnTopic::letters(settings)?;
     let mut names: Vec<&str> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
     ask(&consumer, names.first().copied().unwrap_or(&letters.name), &settings.brokers)?;
     names.push(&letters.name);
     let state = StateTopic::name(settings);
     if settings.state_topic != StateTopicUse::Never {
         names.push(&state);
+    }
+    let verdicts = OwnTopic::verdicts(settings)?.name;
+    if settings.verdicts_topic {
+        names.push(&verdicts);
     }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
     let configs = configs(&letters, &names);
@@ -65,6 +70,8 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
             checked.letters(name, found, config);
         } else if settings.state_topic != StateTopicUse::Never && *name == state {
             checked.state(name, found, config);
+        } else if settings.verdicts_topic && *name == verdicts {
+            checked.verdicts(name, found, config);
         } else {
             checked.source(name, found, config);
             if at == 0 {
@@ -77,20 +84,10 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
 
 /// Creates our own topics if they are missing.
 pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
-    let letters = Topic::open(settings)?;
-    let before = describe(letters.admin.inner(), &[&letters.name], ANSWER_WAIT);
-    let before = before.map_err(|code| refused(settings, code))?;
-    let (level, text) = if before.iter().all(Result::is_ok) {
-        (Level::Ok, "exists already".to_owned())
-    } else {
-        match letters.create() {
-            Ok(()) => {
-                (Level::Ok, "created: 1 partition, retention 30 days, the brokers' default of replicas".to_owned())
-            }
-            Err(reason) => (Level::Failed, format!("not created: {reason}")),
-        }
-    };
-    let mut findings = vec![Finding { level, topic: letters.name, what: "topic", text, repaired_at_start: false }];
+    let mut findings = vec![made(settings, OwnTopic::letters(settings)?, "30 days")?];
+    if settings.verdicts_topic {
+        findings.push(made(settings, OwnTopic::verdicts(settings)?, "7 days")?);
+    }
     if settings.state_topic != StateTopicUse::Never {
         let text = "exists, or was created: compacted, as many partitions as the largest source topic".to_owned();
         let (level, text) = match StateTopic::open(settings) {
@@ -103,6 +100,22 @@ pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     Ok(findings)
 }
 
+fn made(settings: &KafkaSettings, topic: OwnTopic, retention: &str) -> Result<Finding, SourceError> {
+    let (level, text) = if topic.exists().map_err(|code| refused(settings, code))? {
+        (Level::Ok, "exists already".to_owned())
+    } else {
+        match topic.create() {
+            Ok(count) => {
+                let unit = if count == 1 { "partition" } else { "partitions" };
+                let text = format!("created: {count} {unit}, retention {retention}, the brokers' default of replicas");
+                (Level::Ok, text)
+            }
+            Err(reason) => (Level::Failed, format!("not created: {reason}")),
+        }
+    };
+    Ok(Finding { level, topic: topic.name, what: "topic", text, repaired_at_start: false })
+}
+
 /// The level of a finding that prevents snapshots. Without `state_topic = true`, the service then runs without them.
 fn if_required(settings: &KafkaSettings) -> Level {
     if settings.state_topic == StateTopicUse::Required { Level::Failed } else { Level::Warning }
@@ -113,7 +126,7 @@ fn refused(settings: &KafkaSettings, code: RDKafkaErrorCode) -> SourceError {
 }
 
 /// The settings of each topic for which they may be read.
-fn configs(letters: &Topic, names: &[&str]) -> HashMap<String, ConfigResource> {
+fn configs(letters: &OwnTopic, names: &[&str]) -> HashMap<String, ConfigResource> {
     let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
     let found = futures::executor::block_on(letters.admin.describe_configs(&asked, &options)).unwrap_or_default();
@@ -361,25 +374,53 @@ impl Checked<'_> {
         found: &Result<Description, RDKafkaErrorCode>,
         config: Result<&ConfigResource, &'static str>,
     ) {
-        let missing = "does not exist; `tokenwarden topics create` makes it, and so does `run` if it may";
-        let is_missing = matches!(found, Err(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let Some(found) = self.exists(name, found, missing) else {
-            if let Some(finding) = self.findings.last_mut().filter(|_| is_missing) {
-                finding.repaired_at_start = true;
-            }
-            return;
-        };
-        self.permission(name, found.may.map(|may| may.write), "write to");
-        let config = match config {
-            Ok(config) => config,
-            Err(reason) => return self.add(Level::Warning, name, "replicas", reason),
-        };
+        let Some((found, config)) = self.written(name, found, config) else { return };
         self.replicas(name, found, config, "letters are refused", Level::Failed);
         let bytes: usize = value(config, "max.message.bytes").parse().unwrap_or(usize::MAX);
         if bytes < LETTER_BYTES_MAX {
             let text =
                 format!("max.message.bytes is {bytes}: longer letters are cut, and refused if that is not enough");
             self.add(Level::Warning, name, "size", text);
+        }
+    }
+
+    fn verdicts(
+        &mut self,
+        name: &str,
+        found: &Result<Description, RDKafkaErrorCode>,
+        config: Result<&ConfigResource, &'static str>,
+    ) {
+        let Some((found, config)) = self.written(name, found, config) else { return };
+        self.replicas(name, found, config, "verdicts are refused", Level::Failed);
+        if value(config, "cleanup.policy").contains("compact") {
+            let why = "set cleanup.policy=delete: compaction keeps only the last verdict on each subject";
+            self.add(Level::Warning, name, "cleanup", why);
+        }
+    }
+
+    /// Checks that a topic exists, or is created at the start, and that it may be written. Returns its settings, if they may
+    /// be read.
+    fn written<'d>(
+        &mut self,
+        name: &str,
+        found: &'d Result<Description, RDKafkaErrorCode>,
+        config: Result<&'d ConfigResource, &'static str>,
+    ) -> Option<(&'d Description, &'d ConfigResource)> {
+        let missing = "does not exist; `tokenwarden topics create` makes it, and so does `run` if it may";
+        let is_missing = matches!(found, Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+        let Some(found) = self.exists(name, found, missing) else {
+            if let Some(finding) = self.findings.last_mut().filter(|_| is_missing) {
+                finding.repaired_at_start = true;
+            }
+            return None;
+        };
+        self.permission(name, found.may.map(|may| may.write), "write to");
+        match config {
+            Ok(config) => Some((found, config)),
+            Err(reason) => {
+                self.add(Level::Warning, name, "replicas", reason);
+                None
+            }
         }
     }
 }

@@ -22,6 +22,33 @@ impl KafkaSource {
         }
     }
 
+    /// Sends verdicts, and commits the offsets that waited for their acknowledgements.
+    pub(super) fn send_verdicts(&mut self) {
+        let Self { verdicts, owned, .. } = self;
+        let Some(verdicts) = verdicts else { return };
+        verdicts.advance(&mut |position, number| {
+            if let Some(owned) = owned.iter_mut().find(|owned| owned.is(&position.topic, position.partition)) {
+                owned.unacknowledged.remove(number);
+            }
+        });
+        let mut offsets = TopicPartitionList::new();
+        for owned in owned {
+            let acknowledged = |held: &mut i64| owned.unacknowledged.done_before(*held) == *held;
+            let Some(held) = owned.held.take_if(acknowledged) else { continue };
+            owned.sent = Some(held);
+            if let Err(error) = add(&mut offsets, &owned.position, held) {
+                tracing::error!(%error, "an offset cannot be committed");
+            }
+        }
+        if offsets.count() > 0
+            && !self.consumer.assignment_lost()
+            && let Err(error) = self.commits.commit(&offsets)
+        {
+            tracing::debug!(%error, "offsets not committed");
+            self.commit_failed = true;
+        }
+    }
+
     pub(super) fn note_commit(&mut self, Committed { error, offsets }: Committed) {
         let mut failed = error;
         for CommittedOffset { topic, partition, offset, error: refused } in offsets {
@@ -68,9 +95,15 @@ impl KafkaSource {
         }
     }
 
-    /// Waits at most [`CONFIRM_WAIT`] for the results of the last commits. Returns whether all arrived.
+    /// Waits at most [`CONFIRM_WAIT`] for the last verdicts, and as long for the results of the last commits. Returns whether all arrived.
     pub(super) fn confirm(&mut self) -> bool {
         const SLICES: u32 = 20;
+        if let Some(verdicts) = &self.verdicts
+            && self.owned.iter().any(|owned| owned.held.is_some())
+        {
+            verdicts.flush(CONFIRM_WAIT);
+            self.send_verdicts();
+        }
         for _ in 0..SLICES {
             if self.commits.outstanding() == 0 {
                 return true;

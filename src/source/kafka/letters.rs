@@ -6,17 +6,16 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::connect::{create_topic, misconfigured};
+use super::connect::misconfigured;
 use super::member::log;
-use super::native::describe;
-use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::own_topic::OwnTopic;
+use super::settings::KafkaSettings;
 use crate::checkpoint::DeadLetter;
 use crate::lock::unpoisoned;
 use crate::port::{Condition, SourceError, SourceObserver};
@@ -40,10 +39,6 @@ const FLUSH_WAIT: Duration = Duration::from_secs(15);
 const RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
 /// Interval of checks of the topic while there are no letters.
 const LOOK_WAIT: Duration = Duration::from_secs(60);
-/// Reason if the ACL does not permit writing.
-const FORBIDDEN: &str = "we may not write to it (ACL)";
-/// Retention of the topic: 30 days.
-const RETENTION_MS: &str = "2592000000";
 /// Time limit for the last letters at a stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -81,7 +76,7 @@ impl DeadLetterTopic {
         let queue = Arc::new(Queue::default());
         let (alive, ended) = mpsc::channel();
         let lane = Lane {
-            topic: Topic::open(settings)?,
+            topic: OwnTopic::letters(settings)?,
             producer: producer(settings.client_config()?)?,
             queue: Arc::clone(&queue),
             observer: Arc::clone(&observer),
@@ -182,7 +177,7 @@ impl Waiting {
 
 /// The sending thread.
 struct Lane {
-    topic: Topic,
+    topic: OwnTopic,
     producer: ThreadedProducer<Sender>,
     queue: Arc<Queue>,
     observer: Arc<dyn SourceObserver>,
@@ -317,46 +312,9 @@ fn producer(mut config: ClientConfig) -> Result<ThreadedProducer<Sender>, Source
     ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)
 }
 
-/// The topic itself.
-pub(super) struct Topic {
-    pub(super) name: String,
-    pub(super) admin: AdminClient<Sender>,
-}
-
-impl Topic {
-    pub(super) fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
-        let name = format!("{}.dead-letters", settings.prefix);
-        let config = settings.client_config()?;
-        let admin = AdminClient::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
-        Ok(Self { name, admin })
-    }
-
-    /// Whether the topic can accept letters, as far as metadata shows. Creates the topic if it is missing.
-    fn look(&self) -> Result<(), String> {
-        match describe(self.admin.inner(), &[&self.name], ANSWER_WAIT).as_deref() {
-            Ok([Ok(found)]) if found.may.is_some_and(|may| !may.write) => Err(FORBIDDEN.to_owned()),
-            // Permission to write implies permission to describe.
-            Ok([Err(RDKafkaErrorCode::TopicAuthorizationFailed)]) => Err(FORBIDDEN.to_owned()),
-            Ok([Err(RDKafkaErrorCode::UnknownTopicOrPartition)]) => {
-                self.create().map_err(|reason| format!("it does not exist, and was not created: {reason}"))
-            }
-            // Other failures show when a letter is sent.
-            _ => Ok(()),
-        }
-    }
-
-    /// Creates the topic, if it is missing: one partition, with the brokers' default of replicas.
-    pub(super) fn create(&self) -> Result<(), String> {
-        let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(-1))
-            .set("cleanup.policy", "delete")
-            .set("retention.ms", RETENTION_MS);
-        create_topic(&self.admin, &topic).map_err(|error| error.to_string())
-    }
-}
-
 /// Stores the delivery results.
 #[derive(Default)]
-pub(super) struct Sender {
+struct Sender {
     delivered: Mutex<Vec<(usize, KafkaResult<()>)>>,
 }
 

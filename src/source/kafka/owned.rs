@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::answer::{Found, Wanted};
 use super::resume::Left;
+use super::verdicts::Unacknowledged;
 use crate::checkpoint::{LogTime, LogTimeKind, Position};
 use crate::port::{Message, OffsetGap, SourceObserver};
 
@@ -32,6 +33,9 @@ pub(super) struct Owned {
     /// Offsets committed by us: the last one sent, and the last one confirmed.
     pub(super) sent: Option<i64>,
     pub(super) confirmed: Option<i64>,
+    /// Verdicts that the brokers do not have yet, and the offset to commit when they have those before it.
+    pub(super) unacknowledged: Unacknowledged,
+    pub(super) held: Option<i64>,
 }
 
 impl Owned {
@@ -49,6 +53,8 @@ impl Owned {
             gap: false,
             sent: None,
             confirmed: None,
+            unacknowledged: Unacknowledged::default(),
+            held: None,
         }
     }
 
@@ -98,7 +104,8 @@ impl Owned {
         self.idle = 0;
         self.gap |= resume.gap.is_some();
         // Commits for a deleted log do not apply to this one.
-        (self.sent, self.confirmed) = (None, None);
+        (self.sent, self.confirmed, self.held) = (None, None, None);
+        self.unacknowledged.clear();
         let Position { topic, partition, .. } = &self.position;
         if resume.gap.is_none() {
             let (committed, from) = (left, resume.from);

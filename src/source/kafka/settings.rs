@@ -28,7 +28,7 @@ pub struct KafkaSettings {
     pub topics: Vec<Topic>,
     #[serde(default = "name_default")]
     pub group_id: String,
-    /// Prefix of our own topics: `<prefix>.dead-letters` and `<prefix>.state`.
+    /// Prefix of our own topics, for example `<prefix>.dead-letters`.
     #[serde(default = "name_default")]
     pub prefix: String,
     /// Other properties of librdkafka, mainly for TLS and SASL.
@@ -44,6 +44,9 @@ pub struct KafkaSettings {
     /// Whether the states of partitions are saved in the topic `<prefix>.state`.
     #[serde(default)]
     pub state_topic: StateTopicUse,
+    /// Whether the verdict on each event is sent to the topic `<prefix>.verdicts`.
+    #[serde(default)]
+    pub verdicts_topic: bool,
 }
 
 /// Use of the topic of snapshots: `true`, `false`, or neither in the configuration.

@@ -78,7 +78,7 @@ impl Rig {
             waited: 0,
         };
         let feeds = HashMap::from([("t".into(), Feed { confirmed: true, ..Feed::default() })]);
-        let worker = Worker::new(pipeline(), Spread::ByPartition(feeds), false, environment);
+        let worker = Worker::new(pipeline(), Spread::ByPartition(feeds), VerdictOutput::None, environment);
         let mut worker = worker.with_spool(self.spool.clone());
         let done = worker.run(&mut source, &self.stop, &mut |_| Ok(()));
         drop(worker);

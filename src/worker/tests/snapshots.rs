@@ -80,7 +80,7 @@ impl Rig {
         let enricher = Enricher::new(&GeoSettings::default());
         let hasher = TokenHasher::new(self.key);
         let pipeline = Pipeline::new(enricher, Arc::new(RuleSet::builtin()), hasher, engine::Settings::default());
-        Worker::new(pipeline, spread, false, environment)
+        Worker::new(pipeline, spread, VerdictOutput::None, environment)
     }
 
     fn restored_states(&self, snapshots: Arc<dyn Snapshots>) -> RestoredStates {

@@ -1,0 +1,84 @@
+//! A topic that tokenwarden writes and creates.
+
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::connect::{create_topic, misconfigured};
+use super::native::describe;
+use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::state_log::Quiet;
+use crate::port::SourceError;
+
+/// Reason if the ACL does not permit writing.
+const FORBIDDEN: &str = "we may not write to it (ACL)";
+
+/// The topic.
+pub(super) struct OwnTopic {
+    pub(super) name: String,
+    pub(super) admin: AdminClient<Quiet>,
+    retention_ms: &'static str,
+    /// The new topic gets as many partitions as the largest of these topics, and at least one.
+    sources: Vec<String>,
+}
+
+impl OwnTopic {
+    /// The topic of dead letters: one partition, retention 30 days.
+    pub(super) fn letters(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        Self::open(settings, "dead-letters", "2592000000")
+    }
+
+    /// The topic of verdicts: as many partitions as the largest source topic, retention 7 days.
+    pub(super) fn verdicts(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        let sources = settings.topics.iter().map(|topic| topic.topic.clone()).collect();
+        Ok(Self { sources, ..Self::open(settings, "verdicts", "604800000")? })
+    }
+
+    fn open(settings: &KafkaSettings, name: &str, retention_ms: &'static str) -> Result<Self, SourceError> {
+        let config = settings.client_config()?;
+        let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(misconfigured)?;
+        Ok(Self { name: format!("{}.{name}", settings.prefix), admin, retention_ms, sources: Vec::new() })
+    }
+
+    /// Whether the topic can accept messages, as far as metadata shows. Creates the topic if it is missing.
+    pub(super) fn look(&self) -> Result<(), String> {
+        match describe(self.admin.inner(), &[&self.name], ANSWER_WAIT).as_deref() {
+            Ok([Ok(found)]) if found.may.is_some_and(|may| !may.write) => Err(FORBIDDEN.to_owned()),
+            // Permission to write implies permission to describe.
+            Ok([Err(RDKafkaErrorCode::TopicAuthorizationFailed)]) => Err(FORBIDDEN.to_owned()),
+            Ok([Err(RDKafkaErrorCode::UnknownTopicOrPartition)]) => {
+                let created = self.create().map(drop);
+                created.map_err(|reason| format!("it does not exist, and was not created: {reason}"))
+            }
+            // Other failures show when a message is sent.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the brokers describe the topic.
+    pub(super) fn exists(&self) -> Result<bool, RDKafkaErrorCode> {
+        describe(self.admin.inner(), &[&self.name], ANSWER_WAIT).map(|found| found.iter().all(Result::is_ok))
+    }
+
+    /// Creates the topic, if it is missing, with the brokers' default of replicas. Returns its number of partitions.
+    pub(super) fn create(&self) -> Result<usize, String> {
+        let partitions = self.partitions()?;
+        let topic =
+            NewTopic::new(&self.name, i32::try_from(partitions).unwrap_or(i32::MAX), TopicReplication::Fixed(-1))
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", self.retention_ms);
+        create_topic(&self.admin, &topic).map_err(|error| error.to_string())?;
+        Ok(partitions)
+    }
+
+    fn partitions(&self) -> Result<usize, String> {
+        let mut most = 1;
+        for source in &self.sources {
+            let metadata = self.admin.inner().fetch_metadata(Some(source), ANSWER_WAIT);
+            let metadata = metadata.map_err(|error| format!("topic {source}: {error}"))?;
+            let counts = metadata.topics().iter().map(|topic| topic.partitions().len());
+            most = counts.fold(most, usize::max);
+        }
+        Ok(most)
+    }
+}
