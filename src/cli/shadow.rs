@@ -209,7 +209,7 @@ mod tests {
         new_country
           revocations     40 grants of 3 users and 2 tenants, 0 of them in mode enforce
           known           38 thefts confirmed, 2 refuted, n = 40
-          precision       0.950 (95 % interval 0.835 to 0.986)
+          precision       0.950 (95 % interval 0.831 to 0.994)
           limits          0 would wait for the hourly limits, 0 did; 0 requests failed
           to promote      rules/new_country.toml: mode = "enforce"
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::proportion::wilson;
+use super::proportion::interval;
 use super::revocation::{Caps, Known, Requested};
 use crate::millis::HOUR_MS;
 
@@ -40,9 +40,9 @@ impl Evidence {
         self.judged() < THIN_BELOW
     }
 
-    /// Share of thefts among the judged revocations, with its 95 % interval (Wilson).
+    /// Share of thefts among the judged revocations, with its exact 95 % interval.
     pub(crate) fn precision(&self) -> Option<(f64, (f64, f64))> {
-        let interval = wilson(self.theft, self.judged())?;
+        let interval = interval(self.theft, self.judged())?;
         Some((self.theft as f64 / self.judged() as f64, interval))
     }
 }
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!((evidence.grants, evidence.users, evidence.tenants), (6, 4, 2));
         assert_eq!((evidence.theft, evidence.owner, evidence.judged(), evidence.is_thin()), (4, 1, 5, true));
         let (share, (low, high)) = evidence.precision().expect("five are judged");
-        assert!((share - 0.8).abs() < 1e-12 && low > 0.37 && low < 0.38 && high > 0.96, "{low} to {high}");
+        assert!((share - 0.8).abs() < 1e-12 && low > 0.28 && low < 0.29 && high > 0.99, "{low} to {high}");
         let rows: Vec<Requested> = (0..30).map(|number| requested("a", number, Known::Theft)).collect();
         assert!(!by_rule(&rows, CAPS)[0].is_thin());
         assert_eq!(by_rule(&[requested("a", 1, Known::Nothing)], CAPS)[0].precision(), None);
