@@ -11,17 +11,18 @@ use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, Webhook, open_channel};
-use crate::port::{self, Clock, Notifier, Revoker, Store};
+use crate::port::{self, Clock, DenylistLog, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
 use crate::verdict::Mode;
 
-/// Outbox, alert channels and revoker.
+/// Outbox, alert channels, denylist and revoker.
 pub(super) struct Delivery {
     outbox: Arc<Outbox>,
     notifiers: Vec<Arc<dyn Notifier>>,
+    denylist: Option<Arc<dyn DenylistLog>>,
     revoker: Option<Arc<dyn Revoker>>,
     settings: Settings,
 }
@@ -43,8 +44,9 @@ pub(super) fn open(
         ..Settings::default()
     };
     let outbox = Arc::new(outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests()));
-    let revoker = revoker(config, clock, IfLogFails::RetryEntry)?;
-    Ok(Delivery { outbox, notifiers, revoker, settings })
+    let denylist = denylist::open(config)?;
+    let revoker = revoker(config, clock, denylist.clone(), IfLogFails::RetryEntry)?;
+    Ok(Delivery { outbox, notifiers, denylist, revoker, settings })
 }
 
 impl Delivery {
@@ -61,6 +63,11 @@ impl Delivery {
         }
         warnings.extend(self.revoker.iter().flat_map(|revoker| doubts(config, &**revoker)));
         warnings
+    }
+
+    /// The log of the denylist, if one is configured.
+    pub(super) fn denylist(&self) -> Option<Arc<dyn DenylistLog>> {
+        self.denylist.clone()
     }
 
     /// The outbox, for notices.
@@ -119,14 +126,15 @@ pub(super) fn notifiers(
     Ok(notifiers)
 }
 
-/// What revokes: the denylist and the provider, as far as they are configured.
+/// What revokes: the denylist and the provider, as far as they are configured. `log`: [`denylist::open`].
 pub(super) fn revoker(
     config: &Config,
     clock: &Arc<dyn Clock>,
+    log: Option<Arc<dyn DenylistLog>>,
     if_log_fails: IfLogFails,
 ) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let provider = provider(config, clock)?;
-    let (Some(log), Some(section)) = (denylist::open(config)?, &config.denylist) else { return Ok(provider) };
+    let (Some(log), Some(section)) = (log, &config.denylist) else { return Ok(provider) };
     let (clock, keep_ms, waiting) = (Arc::clone(clock), denylist::keep_ms(section), Arc::default());
     Ok(Some(Arc::new(DenyingRevoker { log, clock, keep_ms, provider, if_log_fails, log_retry: LOG_RETRY, waiting })))
 }

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::failure::Failure;
+use super::observe::Observer;
 use super::operator;
 use super::setup::start_runtime;
 use super::terminal::to_stdout;
@@ -23,7 +24,7 @@ use crate::millis::{HOUR_MS, rfc3339};
 use crate::port::{Clock, Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
 use crate::sanitize;
 use crate::source::kafka::{DenylistTopic, Finding, Level};
-use crate::telemetry::{Health, Metrics, SystemClock};
+use crate::telemetry::SystemClock;
 use crate::token::TokenHasher;
 use crate::verdict::Target;
 
@@ -91,15 +92,15 @@ pub(super) fn keep_ms(section: &DenylistSection) -> i64 {
     i64::from(section.keep_hours) * HOUR_MS
 }
 
-/// Follows the log and serves the endpoint.
+/// Follows the log and serves the endpoint. `log`: [`open`].
 pub(super) async fn serve(
     config: &Config,
+    log: Option<Arc<dyn DenylistLog>>,
     hasher: &TokenHasher,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
+    observer: &Observer,
 ) -> Result<(), Failure> {
-    let (Some(section), Some(log)) = (&config.denylist, open(config)?) else { return Ok(()) };
+    let (Some(section), Some(log)) = (&config.denylist, log) else { return Ok(()) };
+    let Observer { metrics, health, clock, .. } = observer;
     if let Some(kafka) = &config.source.kafka {
         DenylistTopic::ensure(kafka)?;
         let Finding { level, topic, text, .. } = DenylistTopic::check(kafka)?;

@@ -11,6 +11,7 @@ use crate::telemetry::{Health, Metrics};
 const PARTITIONS_NAMED_MAX: usize = 5;
 
 /// Observer of the source.
+#[derive(Clone)]
 pub(super) struct Observer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,

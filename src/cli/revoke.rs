@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::setup::start_runtime;
 use super::sql::failure;
 use super::terminal::{to_stderr, to_stdout};
-use super::{delivery, moment, operator};
+use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, PER_MINUTE,
     Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json, results_text, search,
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     start_logging("warn");
     let config = Config::load(arguments.config.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let revoker = delivery::revoker(&config, &clock, IfLogFails::Fail)?.ok_or_else(|| {
+    let revoker = delivery::revoker(&config, &clock, denylist::open(&config)?, IfLogFails::Fail)?.ok_or_else(|| {
         Failure::Configuration(
             "there is no [revoke.http] or [denylist] to revoke with; docs/response.md lists presets of providers"
                 .into(),

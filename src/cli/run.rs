@@ -108,7 +108,8 @@ fn serve(
         let (clock, metrics, health) = (Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&health));
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
     });
-    let (mut source, spread, partitions) = open_source(config, observer, restored.clone(), storage.as_ref())?;
+    let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
+    let denylist = delivery.denylist();
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -127,7 +128,7 @@ fn serve(
         admin::serve(config.admin.listen, pages).await.map_err(|error| {
             Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
         })?;
-        denylist::serve(config, &hasher, &clock, &metrics, &health).await
+        denylist::serve(config, denylist, &hasher, &observer).await
     })?;
     if let Some(dir) = config.rules_dir.clone() {
         let follower = Follower {
