@@ -184,13 +184,13 @@ impl<S: Store> Executor<'_, S> {
             Ok(_) => job.job.reason.clone(),
             Err(error) => format!("{}: {}", job.job.reason, reason_of(error)),
         };
-        let (kind, target) = request.ends(job.job.effect.radius);
+        let ended = request.ends(job.job.effect.radius);
         ActionRow {
             action_id: request.key(&job.job.id),
             incident_id: String::new(),
             requested_at: began,
-            kind: kind.to_owned(),
-            target: target.to_owned(),
+            kind: ended.action().to_owned(),
+            target: ended.id.to_owned(),
             mode: Mode::Enforce,
             attempt,
             outcome,

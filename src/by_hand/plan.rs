@@ -63,15 +63,39 @@ impl Request {
         }
     }
 
-    /// Kind and id for the table `actions`: what the request ends at a provider with this radius.
-    pub(crate) fn ends(&self, radius: Option<Radius>) -> (&'static str, &str) {
-        let grant = &self.grant;
-        match radius {
-            Some(Radius::User) => ("revoke_user", &grant.user_id),
-            Some(Radius::App) => ("revoke_app", &grant.app_id),
-            Some(Radius::Role) => ("revoke_role", self.target.id()),
-            Some(Radius::Session) => ("revoke_session", self.target.id()),
-            Some(Radius::Token | Radius::Grant) | None => (self.target.action().as_str(), self.target.id()),
+    /// What the request ends at a provider with this radius.
+    pub(crate) fn ends(&self, radius: Option<Radius>) -> Ended<'_> {
+        let of_target = match self.target {
+            Target::Token(_) => Radius::Token,
+            Target::Family(_) => Radius::Grant,
+        };
+        let what = radius.filter(|radius| *radius > Radius::Grant).unwrap_or(of_target);
+        let id = match what {
+            Radius::User => &self.grant.user_id,
+            Radius::App => &self.grant.app_id,
+            Radius::Token | Radius::Grant | Radius::Session | Radius::Role => self.target.id(),
+        };
+        Ended { what, id }
+    }
+}
+
+/// What a request ends at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended<'a> {
+    pub(crate) what: Radius,
+    pub(crate) id: &'a str,
+}
+
+impl Ended<'_> {
+    /// Kind in the table `actions`.
+    pub(crate) const fn action(&self) -> &'static str {
+        match self.what {
+            Radius::Token => "revoke_token",
+            Radius::Grant => "revoke_family",
+            Radius::Session => "revoke_session",
+            Radius::User => "revoke_user",
+            Radius::Role => "revoke_role",
+            Radius::App => "revoke_app",
         }
     }
 }
@@ -115,9 +139,9 @@ pub(crate) fn plan(found: Found, revoker: &dyn Revoker, reason: &str) -> Plan {
 }
 
 /// What identifies the requests that end the same.
-fn together(request: &Request, radius: Option<Radius>) -> (String, &'static str, String) {
-    let (kind, id) = request.ends(radius);
-    (request.grant.tenant_id.clone(), kind, id.to_owned())
+fn together(request: &Request, radius: Option<Radius>) -> (String, Radius, String) {
+    let Ended { what, id } = request.ends(radius);
+    (request.grant.tenant_id.clone(), what, id.to_owned())
 }
 
 /// Why `request` cannot be sent.
@@ -129,10 +153,9 @@ fn problem(request: &Request, effect: &Effect, revoker: &dyn Revoker, reason: &s
         }
         return Some(problem);
     }
-    let (kind, id) = request.ends(effect.radius);
-    if id.is_empty() {
-        let what = kind.trim_start_matches("revoke_");
-        return Some(format!("the request revokes a {what}, whose id is not known"));
+    let ended = request.ends(effect.radius);
+    if ended.id.is_empty() {
+        return Some(format!("the request revokes a {}, whose id is not known", ended.what.as_str()));
     }
     revoker.check(&request.asked(&request.key("JOB"), reason)).err()
 }
@@ -143,7 +166,7 @@ mod tests {
     use super::*;
 
     fn targets(plan: &Plan) -> Vec<&str> {
-        plan.requests.iter().map(|request| request.ends(plan.effect.radius).1).collect()
+        plan.requests.iter().map(|request| request.ends(plan.effect.radius).id).collect()
     }
 
     const BOTH: &[&str] = &["token", "family"];
