@@ -2,6 +2,7 @@
 
 use clickhouse::error::Error;
 
+use crate::outgoing::is_retriable;
 use crate::port::StoreError;
 use crate::sanitize;
 
@@ -23,7 +24,7 @@ impl Fault {
     pub(super) const fn is_retriable(self) -> bool {
         match self {
             Self::Exception(code) => !is_final(code),
-            Self::Status(status) => matches!(status, 408 | 425 | 429 | 500..),
+            Self::Status(status) => is_retriable(status),
             Self::Network => true,
             Self::Local => false,
         }
