@@ -3,6 +3,7 @@
 mod background;
 mod condition;
 mod denylist;
+mod mistake;
 mod radius;
 mod snapshots;
 mod source;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
 pub use self::denylist::{Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
+pub use self::mistake::Mistake;
 pub use self::radius::Radius;
 pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
 pub use self::snapshots::{

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, Webhook, open_channel};
-use crate::port::{self, Clock, DenylistLog, Notifier, Revoker, Store};
+use crate::port::{self, Clock, DenylistLog, Mistake, Notifier, Revoker, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
@@ -110,18 +110,20 @@ pub(super) fn notifiers(
 ) -> Result<Vec<Arc<dyn Notifier>>, Failure> {
     let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
     if let Some(settings) = &config.alert.email {
-        for email in Email::new("email", settings, rules.clone()).map_err(wrong(config, "alert.email"))? {
+        for email in
+            Email::new("email", settings, rules.clone()).map_err(Mistake::from).map_err(wrong(config, "alert.email"))?
+        {
             notifiers.push(Arc::new(email));
         }
     }
     if let Some(settings) = &config.alert.webhook {
         let webhook = Webhook::new("webhook", settings, Arc::clone(clock));
-        notifiers.push(Arc::new(webhook.map_err(wrong(config, "alert.webhook"))?));
+        notifiers.push(Arc::new(webhook.map_err(Mistake::from).map_err(wrong(config, "alert.webhook"))?));
     }
     for (name, settings) in &config.alert.channel {
         let section = format!("alert.channel.{name}");
         let opened = open_channel(name, settings, rules.clone(), Arc::clone(clock));
-        notifiers.extend(opened.map_err(wrong(config, &section))?);
+        notifiers.extend(opened.map_err(Mistake::from).map_err(wrong(config, &section))?);
     }
     Ok(notifiers)
 }
@@ -152,7 +154,7 @@ pub(super) fn provider(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option
              {weight}",
             radius.as_str()
         );
-        return Err(wrong(config, "revoke")(("max_per_hour", problem)));
+        return Err(wrong(config, "revoke")(Mistake::new("max_per_hour", problem)));
     }
     Ok(Some(Arc::new(revoker)))
 }
@@ -173,8 +175,8 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
     hashed.into_iter().chain(tenants)
 }
 
-fn wrong(config: &Config, section: &str) -> impl Fn((&'static str, String)) -> Failure {
-    move |(key, problem)| {
+fn wrong(config: &Config, section: &str) -> impl Fn(Mistake) -> Failure {
+    move |Mistake { key, problem }| {
         let key = format!("{section}.{key}");
         Failure::Configuration(config.mistake(&key, format!("`{key}` {problem}")).to_string())
     }

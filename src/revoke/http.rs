@@ -39,7 +39,7 @@ use self::settings::TargetKind;
 use self::template::{ESCAPED_IN_URLS, Filling, Value};
 use self::verify::Verify;
 use crate::outgoing;
-use crate::port::{Clock, DeliveryError, Radius, RevokeRequest, Revoked, Revoker};
+use crate::port::{Clock, DeliveryError, Mistake, Radius, RevokeRequest, Revoked, Revoker};
 use crate::verdict::Target;
 
 /// The revoker, see the module documentation.
@@ -62,15 +62,15 @@ pub struct HttpRevoker {
 const READ_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 
 impl HttpRevoker {
-    /// The error is the key in `[revoke.http]` and the problem; it contains no secret.
-    pub fn new(settings: &HttpRevokerSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
+    /// The error is about a key in `[revoke.http]`.
+    pub fn new(settings: &HttpRevokerSettings, clock: Arc<dyn Clock>) -> Result<Self, Mistake> {
         let preset = Preset::of(settings)?;
         let request = preset.request.with(settings);
         let values = settings.fixed_values();
         let request = RequestTemplate::new(&request, &values)?.with_headers(settings)?;
-        let url = request.example_url().map_err(|problem| ("url", problem))?;
+        let url = request.example_url().map_err(Mistake::of("url"))?;
         let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref());
-        let client = client.map_err(|problem| (if settings.ca_file.is_some() { "ca_file" } else { "url" }, problem))?;
+        let client = client.map_err(Mistake::of(if settings.ca_file.is_some() { "ca_file" } else { "url" }))?;
         let targets = settings.targets.clone().unwrap_or_else(|| preset.targets());
         let radius = radius(settings, &preset, &targets)?;
         let answers = Answers::of(settings.answers(), &preset.answer)?;
@@ -151,11 +151,7 @@ impl HttpRevoker {
 }
 
 /// What a request revokes. `None`: the target and no more. If it is more than a target, the configuration must allow it.
-fn radius(
-    settings: &HttpRevokerSettings,
-    preset: &Preset,
-    targets: &[TargetKind],
-) -> Result<Option<Radius>, (&'static str, String)> {
+fn radius(settings: &HttpRevokerSettings, preset: &Preset, targets: &[TargetKind]) -> Result<Option<Radius>, Mistake> {
     let Some(radius) = preset.radius.max(settings.radius) else { return Ok(None) };
     let smallest = targets.iter().map(|kind| kind.radius()).min().unwrap_or(Radius::Token);
     if radius > smallest && settings.radius.is_none_or(|allowed| allowed < radius) {
@@ -166,7 +162,7 @@ fn radius(
              [revoke.http]",
             preset.about
         );
-        return Err((key, fix));
+        return Err(Mistake::new(key, fix));
     }
     Ok(Some(radius))
 }
@@ -263,21 +259,24 @@ mod tests {
         }
     }
 
-    fn revoker(toml: &str) -> Result<HttpRevoker, (&'static str, String)> {
+    fn revoker(toml: &str) -> Result<HttpRevoker, Mistake> {
         HttpRevoker::new(&toml::from_str(toml).expect("settings"), Arc::new(At))
     }
 
     #[test]
     fn settings_error_has_the_key() {
         let mistake = |toml: &str| revoker(toml).map(|_| ()).expect_err(toml);
-        assert_eq!(mistake("url = 'https://{tenant_id}.example/x'").0, "url");
-        assert_eq!(mistake("url = 'https://{tenant_id}:x@h.example/x'").0, "url");
-        assert_eq!(mistake("url = 'http://id.example/revoke'").0, "url");
-        assert_eq!(mistake("url = 'https://h.example/{uid}'").0, "url");
-        assert_eq!(mistake("url = 'https://h.example/'\nclient_id = 'x'").0, "client_id");
-        assert_eq!(mistake("url = 'https://h.example/'\nheaders = { 'a b' = 'x' }").0, "headers");
-        assert_eq!(mistake("url = 'https://h.example/'\nca_file = '/none'").0, "ca_file");
-        assert_eq!(mistake("url = 'https://h.example/'\ntoken = 'x'\nclient_id = 'x'\nclient_secret = 'x'").0, "token");
+        assert_eq!(mistake("url = 'https://{tenant_id}.example/x'").key, "url");
+        assert_eq!(mistake("url = 'https://{tenant_id}:x@h.example/x'").key, "url");
+        assert_eq!(mistake("url = 'http://id.example/revoke'").key, "url");
+        assert_eq!(mistake("url = 'https://h.example/{uid}'").key, "url");
+        assert_eq!(mistake("url = 'https://h.example/'\nclient_id = 'x'").key, "client_id");
+        assert_eq!(mistake("url = 'https://h.example/'\nheaders = { 'a b' = 'x' }").key, "headers");
+        assert_eq!(mistake("url = 'https://h.example/'\nca_file = '/none'").key, "ca_file");
+        assert_eq!(
+            mistake("url = 'https://h.example/'\ntoken = 'x'\nclient_id = 'x'\nclient_secret = 'x'").key,
+            "token"
+        );
     }
 
     #[test]
@@ -305,7 +304,7 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(body), "client_id=a%7Bid%7D%26b&token=t");
         assert!(matches!(twitch.auth, Auth::None));
         assert_eq!(
-            revoker("preset = 'twitch'\nurl = 'https://h.example/'").map(|_| ()).expect_err("a key").0,
+            revoker("preset = 'twitch'\nurl = 'https://h.example/'").map(|_| ()).expect_err("a key").key,
             "client_id"
         );
     }
@@ -323,10 +322,10 @@ mod tests {
             revoker(&format!("preset_file = '{}'\nurl = 'https://h.example'\n{keys}", file.display()))
                 .map(|revoker| revoker.radius())
         };
-        let (key, problem) = preset("").expect_err("it is not allowed");
+        let Mistake { key, problem } = preset("").expect_err("it is not allowed");
         assert_eq!(key, "preset_file");
         assert!(problem.contains("write `radius = \"user\"` in [revoke.http]"), "{problem}");
-        assert_eq!(preset("radius = 'grant'").expect_err("it is too small").0, "radius");
+        assert_eq!(preset("radius = 'grant'").expect_err("it is too small").key, "radius");
         assert_eq!(preset("radius = 'user'"), Ok(Some(Radius::User)));
         // The operator states the radius of an own template.
         let own = revoker("url = 'https://h.example/{user_id}'\nradius = 'user'").expect("a revoker");
@@ -342,9 +341,9 @@ mod tests {
             google.request(&asked(&target, "t")).expect("a request").url().as_str(),
             "https://oauth2.googleapis.com/revoke"
         );
-        assert_eq!(revoker("preset = 'rfc7009'").map(|_| ()).expect_err("no URL").0, "url");
+        assert_eq!(revoker("preset = 'rfc7009'").map(|_| ()).expect_err("no URL").key, "url");
         assert_eq!(
-            revoker("preset = 'by_id'\nurl = 'https://h.example/x?a=b'").map(|_| ()).expect_err("a query").0,
+            revoker("preset = 'by_id'\nurl = 'https://h.example/x?a=b'").map(|_| ()).expect_err("a query").key,
             "url"
         );
     }
@@ -352,8 +351,8 @@ mod tests {
     #[test]
     fn body_test_that_always_passes_is_rejected() {
         let mistake = |line: &str| revoker(&format!("url = 'https://h.example/'\n{line}")).map(|_| ()).expect_err(line);
-        assert_eq!(mistake("done_when = ' '").0, "done_when");
-        assert_eq!(mistake("already_gone_when = []").0, "already_gone_when");
-        assert_eq!(mistake("done_when = { pointer = 'ok', equals = true }").0, "done_when");
+        assert_eq!(mistake("done_when = ' '").key, "done_when");
+        assert_eq!(mistake("already_gone_when = []").key, "already_gone_when");
+        assert_eq!(mistake("done_when = { pointer = 'ok', equals = true }").key, "done_when");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::outgoing::{BodyTest, error_code, is_retriable};
-use crate::port::{DeliveryError, Revoked};
+use crate::port::{DeliveryError, Mistake, Revoked};
 
 /// Maximum number of bytes that are read of a body.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
@@ -46,8 +46,8 @@ pub(super) struct AnswerSettings {
 pub(super) struct Answers(AnswerSettings);
 
 impl Answers {
-    /// `own` has precedence over the `preset`. The error is the key and the problem.
-    pub(super) fn of(own: AnswerSettings, preset: &AnswerSettings) -> Result<Self, (&'static str, String)> {
+    /// `own` has precedence over the `preset`. The error is about a key in `[revoke.http]`.
+    pub(super) fn of(own: AnswerSettings, preset: &AnswerSettings) -> Result<Self, Mistake> {
         let preset = preset.clone();
         let answers = AnswerSettings {
             done: own.done.or(preset.done),
@@ -64,12 +64,12 @@ impl Answers {
             ("retry_when", &answers.retry_when),
             ("refused_when", &answers.refused_when),
         ] {
-            test.as_ref().map_or(Ok(()), BodyTest::check).map_err(|problem| (key, problem))?;
+            test.as_ref().map_or(Ok(()), BodyTest::check).map_err(Mistake::of(key))?;
         }
         for (key, statuses) in [("done", &answers.done), ("already_gone", &answers.already_gone)] {
             if statuses.iter().flatten().any(|status| is_about_own_credential(*status)) {
-                let problem = "contains 401 or 403, which reject the credential of tokenwarden; remove it".to_owned();
-                return Err((key, problem));
+                let problem = "contains 401 or 403, which reject the credential of tokenwarden; remove it";
+                return Err(Mistake::new(key, problem));
             }
         }
         Ok(Self(answers))
@@ -144,7 +144,7 @@ mod tests {
     use super::super::settings::HttpRevokerSettings;
     use super::*;
 
-    fn answers(toml: &str) -> Result<Answers, (&'static str, String)> {
+    fn answers(toml: &str) -> Result<Answers, Mistake> {
         let settings: HttpRevokerSettings = toml::from_str(toml).expect("settings");
         Answers::of(settings.answers(), &Preset::of(&settings).expect("a preset").answer)
     }
@@ -230,7 +230,7 @@ mod tests {
         for key in ["done", "already_gone"] {
             for status in [401, 403] {
                 let wrong = answers(&format!("url = 'https://h.example/'\n{key} = [404, {status}]"));
-                assert_eq!(wrong.expect_err("a mistake").0, key);
+                assert_eq!(wrong.expect_err("a mistake").key, key);
             }
         }
     }

@@ -211,7 +211,7 @@ fn auth_settings_error_has_the_key() {
     let mistake = |keys: &str| {
         let settings =
             toml::from_str(&format!("preset = 'by_id'\nurl = 'https://h.example'\n{keys}")).expect("settings");
-        let (key, problem) = HttpRevoker::new(&settings, Arc::new(At)).map(|_| ()).expect_err(keys);
+        let Mistake { key, problem } = HttpRevoker::new(&settings, Arc::new(At)).map(|_| ()).expect_err(keys);
         assert!(!problem.contains("s3cr"), "{problem}");
         key
     };

@@ -9,7 +9,7 @@ use super::request::RequestSettings;
 use super::settings::{CLIENT_ID, HttpRevokerSettings, TargetKind, VerifySettings};
 use super::shipped::PresetName;
 use crate::outgoing::parse_preset;
-use crate::port::Radius;
+use crate::port::{Mistake, Radius};
 
 /// A preset.
 #[derive(Debug, Default, Deserialize)]
@@ -61,25 +61,25 @@ impl Need {
 }
 
 impl Preset {
-    /// The preset that `settings` name, or an empty one for a request of the operator. The error is the key and the
-    /// problem.
-    pub(super) fn of(settings: &HttpRevokerSettings) -> Result<Self, (&'static str, String)> {
+    /// The preset that `settings` name, or an empty one for a request of the operator. The error is about a key
+    /// in `[revoke.http]`.
+    pub(super) fn of(settings: &HttpRevokerSettings) -> Result<Self, Mistake> {
         let preset = match (settings.preset, &settings.preset_file) {
             (Some(_), Some(_)) => {
-                return Err(("preset_file", "cannot be combined with `preset`; remove one".to_owned()));
+                return Err(Mistake::new("preset_file", "cannot be combined with `preset`; remove one"));
             }
-            (Some(name), None) => Self::shipped(name).map_err(|problem| ("preset", problem))?,
-            (None, Some(file)) => Self::read(file).map_err(|problem| ("preset_file", problem))?,
+            (Some(name), None) => Self::shipped(name).map_err(Mistake::of("preset"))?,
+            (None, Some(file)) => Self::read(file).map_err(Mistake::of("preset_file"))?,
             (None, None) => return Ok(Self::none()),
         };
         for value in &preset.values {
             let missing = format!("is missing: the preset `{}` requires it", preset.name);
             match value.as_str() {
-                CLIENT_ID if settings.client_id.is_none() => return Err(("client_id", missing)),
+                CLIENT_ID if settings.client_id.is_none() => return Err(Mistake::new("client_id", missing)),
                 CLIENT_ID => {}
                 value if !settings.values.contains_key(value) => {
                     let problem = format!("has no `{value}`, which the preset `{}` requires", preset.name);
-                    return Err(("values", problem));
+                    return Err(Mistake::new("values", problem));
                 }
                 _ => {}
             }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::settings::{BodyFormat, HttpRevokerSettings};
 use super::template::{Escape, Filling, Template, Value};
+use crate::port::Mistake;
 
 /// A request in a preset.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,45 +56,39 @@ enum Body {
 }
 
 impl RequestTemplate {
-    /// `values`: fixed values of the templates. The error is the key and the problem.
-    pub(super) fn new(
-        settings: &RequestSettings,
-        values: &BTreeMap<String, String>,
-    ) -> Result<Self, (&'static str, String)> {
-        let wrong = |key: &'static str| move |problem: String| (key, problem);
-        let Some(base) = &settings.url else { return Err(("url", "is missing".to_owned())) };
+    /// `values`: fixed values of the templates. The error is about a key of them.
+    pub(super) fn new(settings: &RequestSettings, values: &BTreeMap<String, String>) -> Result<Self, Mistake> {
+        let Some(base) = &settings.url else { return Err(Mistake::new("url", "is missing")) };
         if !settings.path.is_empty() && base.contains(['?', '#']) {
-            return Err(("url", "must have no query, because the preset appends a path".to_owned()));
+            return Err(Mistake::new("url", "must have no query, because the preset appends a path"));
         }
         let url = if settings.path.is_empty() { base.clone() } else { joined(base, &settings.path) };
-        let url = Template::parse(&url, values).map_err(wrong("url"))?;
+        let url = Template::parse(&url, values).map_err(Mistake::of("url"))?;
         let method = match settings.method.as_deref() {
             Some(method) => Method::from_bytes(method.to_uppercase().as_bytes())
-                .map_err(|_| ("method", format!("`{method}` is not an HTTP method")))?,
+                .map_err(|_| Mistake::new("method", format!("`{method}` is not an HTTP method")))?,
             None => Method::POST,
         };
         let body = match &settings.body {
             Some(text) => {
-                let text = Template::parse(text, values).map_err(wrong("body"))?;
+                let text = Template::parse(text, values).map_err(Mistake::of("body"))?;
                 Some(Body::Text(text, settings.body_format.unwrap_or_default()))
             }
             None if settings.form.is_empty() => None,
             None => {
-                let fields = settings
-                    .form
-                    .iter()
-                    .map(|(name, text)| Ok((name.clone(), Template::parse(text, values).map_err(wrong("preset"))?)));
-                Some(Body::Form(fields.collect::<Result<_, _>>()?))
+                let fields =
+                    settings.form.iter().map(|(name, text)| Ok((name.clone(), Template::parse(text, values)?)));
+                Some(Body::Form(fields.collect::<Result<_, String>>().map_err(Mistake::of("preset"))?))
             }
         };
         let headers = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        Ok(Self { method, url, headers: headers_of(headers).map_err(wrong("preset"))?, body })
+        Ok(Self { method, url, headers: headers_of(headers).map_err(Mistake::of("preset"))?, body })
     }
 
     /// Adds the headers of the configuration, which replace those of a preset.
-    pub(super) fn with_headers(mut self, settings: &HttpRevokerSettings) -> Result<Self, (&'static str, String)> {
+    pub(super) fn with_headers(mut self, settings: &HttpRevokerSettings) -> Result<Self, Mistake> {
         let configured = settings.headers.iter().map(|(name, value)| (name.as_str(), value.expose_secret()));
-        for (name, value) in headers_of(configured).map_err(|problem| ("headers", problem))? {
+        for (name, value) in headers_of(configured).map_err(Mistake::of("headers"))? {
             if let Some(name) = name {
                 self.headers.insert(name, value);
             }

@@ -10,6 +10,7 @@ use super::request::{RequestSettings, RequestTemplate};
 use super::settings::{BodyFormat, HttpRevokerSettings};
 use super::template::{Escape, Filling, Template};
 use crate::outgoing::{self, BodyTest, ValueTest};
+use crate::port::Mistake;
 
 /// The read, see the module documentation.
 pub(super) struct Verify {
@@ -20,14 +21,14 @@ pub(super) struct Verify {
 }
 
 impl Verify {
-    /// `None` if neither the configuration nor the preset has a read. The error is the key and the problem.
+    /// `None` if neither the configuration nor the preset has a read. The error is about the key `verify`.
     pub(super) fn of(
         settings: &HttpRevokerSettings,
         preset: &Preset,
         values: &BTreeMap<String, String>,
-    ) -> Result<Option<Self>, (&'static str, String)> {
+    ) -> Result<Option<Self>, Mistake> {
         let Some(read) = settings.verify.as_ref().or(preset.verify.as_ref()) else { return Ok(None) };
-        let wrong = |problem: String| ("verify", problem);
+        let wrong = Mistake::of("verify");
         let is_introspection = read.method.is_none() && read.body.is_none();
         let introspection = || BodyTest::Value(ValueTest { pointer: "/active".to_owned(), equals: false.into() });
         let inactive_when = read.inactive_when.clone().or_else(|| is_introspection.then(introspection));
@@ -53,8 +54,8 @@ impl Verify {
             body_format: if is_introspection { Some(BodyFormat::Form) } else { read.body_format },
             form: BTreeMap::new(),
         };
-        let request =
-            RequestTemplate::new(&request, values).map_err(|(key, problem)| wrong(format!("`{key}` {problem}")))?;
+        let request = RequestTemplate::new(&request, values)
+            .map_err(|Mistake { key, problem }| wrong(format!("`{key}` {problem}")))?;
         let request = request.with_headers(settings)?;
         let url = request.example_url().map_err(|problem| wrong(format!("`url` {problem}")))?;
         outgoing::check_url(&url, settings.allow_private).map_err(|problem| wrong(format!("`url` {problem}")))?;

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::jwt::Key;
 use crate::millis::MINUTE_MS;
 use crate::outgoing::{self, error_code, is_retriable};
-use crate::port::{Clock, DeliveryError};
+use crate::port::{Clock, DeliveryError, Mistake};
 use crate::revoke::http::answer::BODY_BYTES_MAX;
 use crate::revoke::http::auth_settings::{ClientCredentials, GithubAppSettings, GoogleSettings, OauthSettings};
 
@@ -66,16 +66,14 @@ impl Grant {
         }
     }
 
-    /// The error is the key and the problem.
-    pub(super) fn google(settings: &GoogleSettings) -> Result<Self, (&'static str, String)> {
+    /// The error is about a key in `[revoke.http]`.
+    pub(super) fn google(settings: &GoogleSettings) -> Result<Self, Mistake> {
         let text = settings.private_key.expose_secret();
         let file: Option<Value> = serde_json::from_str(text).ok();
         let of_file = |name: &str| file.as_ref().and_then(|file| file.get(name)?.as_str());
         let Some(email) = settings.email.as_deref().or(of_file("client_email")) else {
-            return Err((
-                "auth.email",
-                "is missing, and the private key is not a key file of a service account".to_owned(),
-            ));
+            let problem = "is missing, and the private key is not a key file of a service account";
+            return Err(Mistake::new("auth.email", problem));
         };
         Ok(Self::Google {
             key: key(of_file("private_key").unwrap_or(text))?,
@@ -85,7 +83,7 @@ impl Grant {
         })
     }
 
-    pub(super) fn github(settings: &GithubAppSettings) -> Result<Self, (&'static str, String)> {
+    pub(super) fn github(settings: &GithubAppSettings) -> Result<Self, Mistake> {
         Ok(Self::Github { key: key(settings.private_key.expose_secret())?, app_id: settings.app_id.clone() })
     }
 
@@ -185,8 +183,8 @@ fn issued(body: &[u8], now: i64) -> Option<Issued> {
     Some(Issued { value, until: expires - MARGIN_MS })
 }
 
-fn key(pem: &str) -> Result<Key, (&'static str, String)> {
-    Key::parse(pem).ok_or_else(|| ("auth.private_key", "is not a private RSA key in PEM format".to_owned()))
+fn key(pem: &str) -> Result<Key, Mistake> {
+    Key::parse(pem).ok_or_else(|| Mistake::new("auth.private_key", "is not a private RSA key in PEM format"))
 }
 
 fn with_form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
