@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Args;
 use clap::builder::styling::Style;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::alert::{self, Shown, ShownAlert};
 use super::failure::Failure;
 use super::setup::{installed_geoip, load_rules, start_runtime};
 use super::sql::{self, Output};
+use super::terminal::{PERCENT, progress_bar};
 use crate::config::{Config, cache_folder};
 use crate::deliver::{self, Deliverer, Outbox};
 use crate::enrich::Enricher;
@@ -299,10 +300,7 @@ struct Screen {
 impl Screen {
     fn new(days: u32) -> Self {
         let steps = u64::from(days) * STEPS_OF_A_DAY;
-        // The draw target is hidden if stderr is not a terminal.
-        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg} {eta}");
-        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = progress_bar(steps, PERCENT);
         bar.set_message("starting ClickHouse, reading GeoIP files");
         bar.tick();
         let can_move = std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|name| name != "dumb");

@@ -1,7 +1,7 @@
 //! `tokenwarden evaluate`: measures detection on labelled events.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, Write as _};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::failure::Failure;
 use super::reading::all_messages;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules};
-use super::terminal::to_stderr;
+use super::terminal::{to_stderr, to_stdout};
 use crate::config::Config;
 use crate::detector::DetectorId;
 use crate::engine::{self, Counters, State};
@@ -144,12 +144,7 @@ fn print(arguments: &Arguments, text: &str, markdown: &str, marks: (&str, &str))
     if let Some(page) = &arguments.into {
         fill(page, markdown, marks)?;
     }
-    let text = sanitize::lines(if arguments.markdown { markdown } else { text });
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::output("the tables", &error))
+    to_stdout(&sanitize::lines(if arguments.markdown { markdown } else { text }))
 }
 
 fn measure(arguments: &Arguments, folder: &Path, config: &Config, labels: Labels) -> Result<(Measure, Tally), Failure> {

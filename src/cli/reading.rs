@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::terminal::progress_bar;
+use super::terminal::progress_of_bytes;
 use crate::pipeline::Group;
 use crate::port::{Message, Polled, Source as _};
 use crate::source::file::FileSource;
@@ -15,7 +15,7 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Passes all messages to `take`, in order and in batches. Fails at the first file that cannot be read to its end.
 pub(super) fn all_messages(source: &mut FileSource, take: &mut dyn FnMut(&[Message<'_>])) -> Result<(), Failure> {
     let read = source.progress();
-    let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
+    let bar = std::io::stderr().is_terminal().then(|| progress_of_bytes(read.bytes_total()));
     let mut group = Group::default();
     let mut ended = Ok(false);
     while let Ok(false) = ended {

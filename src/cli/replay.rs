@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, open_state, start_runtime};
-use super::terminal::{progress_bar, to_stderr};
+use super::terminal::{progress_of_bytes, to_stderr};
 use super::{delivery, rule_diff};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
@@ -277,7 +277,7 @@ impl Summary {
             files => parts.extend(files.iter().map(|file| format!("GeoIP: {file}"))),
         }
         parts.extend(enricher.problems().iter().map(|problem| format!("GeoIP file not used: {problem}")));
-        let bar = std::io::stderr().is_terminal().then(|| progress_bar(read.bytes_total()));
+        let bar = std::io::stderr().is_terminal().then(|| progress_of_bytes(read.bytes_total()));
         Self { bar, read, total: 0, letters: 0, first_letter: None, parts }
     }
 

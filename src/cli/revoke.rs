@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::setup::start_runtime;
 use super::sql::failure;
-use super::terminal::{to_stderr, to_stdout};
+use super::terminal::{progress_bar, to_stderr, to_stdout};
 use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, PER_MINUTE,
@@ -300,9 +299,7 @@ impl Service<'_> {
     async fn execute(&self, mut job: JobFile) -> Result<(), Failure> {
         let store = ClickHouse::new(&self.config.store);
         to_stderr(&format!("{}: journal in {}", job.job.id, job.path.display()));
-        let bar = ProgressBar::new(job.requests.len() as u64);
-        let style = ProgressStyle::with_template("{bar:40} {pos} of {len} requests {msg} {eta}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = progress_bar(job.requests.len() as u64, "{bar:40} {pos} of {len} requests {msg} {eta}");
         bar.set_position(job.revoked() as u64);
         let executor = Executor {
             revoker: &*self.revoker,

@@ -1,15 +1,15 @@
 //! `tokenwarden simulate`: generates labelled traffic from a seed.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::failure::Failure;
+use super::terminal::progress_bar;
 use crate::lab::simulate::{Crowd, Settings, Simulation};
 
 /// Generate traffic with thefts, and a separate file of labels. The same seed gives the same bytes on every machine.
@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn write_story(mut story: Simulation, outputs: &mut Outputs) -> Result<(), Failure> {
-    let bar = progress_bar(u64::from(story.progress().0), "days");
+    let bar = progress_bar(u64::from(story.progress().0), "{bar:40} {human_pos} of {human_len} days {eta}");
     let mut events = Vec::new();
     while story.next_day(&mut events) {
         outputs.write(&events, &story.take_labels())?;
@@ -77,7 +77,7 @@ fn write_story(mut story: Simulation, outputs: &mut Outputs) -> Result<(), Failu
 }
 
 fn write_crowd(mut crowd: Crowd, outputs: &mut Outputs) -> Result<(), Failure> {
-    let bar = progress_bar(crowd.events(), "events");
+    let bar = progress_bar(crowd.events(), "{bar:40} {human_pos} of {human_len} events {eta}");
     let mut events = Vec::new();
     while crowd.next_events(&mut events) {
         outputs.write(&events, &[])?;
@@ -86,14 +86,6 @@ fn write_crowd(mut crowd: Crowd, outputs: &mut Outputs) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-fn progress_bar(whole: u64, unit: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(&format!("{{bar:32}} {{human_pos}} of {{human_len}} {unit} ({{eta}})"));
-    ProgressBar::new(whole).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Outputs for events and labels.
