@@ -19,7 +19,10 @@ mod record;
 mod revoke;
 mod routes;
 mod rows;
+mod silence_lane;
+mod silences;
 mod state;
+mod withheld;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +38,8 @@ pub use self::outbox::{Outbox, PAUSE_FILE};
 use self::record::REVOKE;
 pub use self::routes::{Route, RouteOf, Routes};
 use self::rows::ROWS;
+use self::silence_lane::SILENCES;
+pub use self::silences::Silences;
 use crate::port::Store;
 
 /// Interval at which [`Running::settle`] checks the outbox.
@@ -85,7 +90,7 @@ impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Starts a lane for each channel, one for revocations and one for rows of the store.
+    /// Starts a lane for each channel, one for revocations, one for silences and one for rows of the store.
     pub fn start(self, runtime: &Handle) -> Running {
         let outbox = Arc::clone(&self.outbox);
         let stop = watch::Sender::new(false);
@@ -102,6 +107,13 @@ where
         }
         let revoke = |this: Arc<Self>, stop| async move { this.revoke_all(stop).await };
         lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), REVOKE.to_owned(), stop.subscribe(), revoke)));
+        if let Some(silences) = outbox.silences.clone() {
+            let end = move |this: Arc<Self>, stop| {
+                let silences = Arc::clone(&silences);
+                async move { this.end_silences(silences, stop).await }
+            };
+            lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), SILENCES.to_owned(), stop.subscribe(), end)));
+        }
         let rows = |this: Arc<Self>, stop| async move {
             this.end_orphans();
             this.write_rows(stop).await;

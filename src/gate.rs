@@ -17,7 +17,7 @@ use percent_encoding::percent_decode;
 use tokio::net::TcpListener;
 
 use crate::denylist::{Claims, Denylist, Presented, presented};
-use crate::port::{DenylistObserver, DenylistRecord};
+use crate::port::{DenylistRecord, RecordObserver};
 use crate::telemetry::{Checked, Condition, Health, Metrics};
 use crate::token::TokenHasher;
 use crate::verdict::Target;
@@ -36,7 +36,7 @@ pub(crate) struct Followed {
     pub(crate) health: Arc<Health>,
 }
 
-impl DenylistObserver for Followed {
+impl RecordObserver<DenylistRecord> for Followed {
     fn record(&self, record: DenylistRecord) {
         self.list.record(record);
     }

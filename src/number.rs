@@ -13,6 +13,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// `1 alert`, `1,234 alerts`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// Bytes in hexadecimal, with lower-case letters.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
@@ -26,6 +31,11 @@ mod tests {
     #[test]
     fn hex_has_two_digits_per_byte() {
         assert_eq!(hex(&[0, 0x0a, 0x9f, 0xff]), "000a9fff");
+    }
+
+    #[test]
+    fn counted_has_a_plural() {
+        assert_eq!([0, 1, 1_234].map(|count| counted(count, "alert")), ["0 alerts", "1 alert", "1,234 alerts"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod condition;
 mod denylist;
 mod mistake;
 mod radius;
+mod record_log;
+mod silence;
 mod snapshots;
 mod source;
 
@@ -17,9 +19,11 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
-pub use self::denylist::{Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
+pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
+pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
+pub use self::silence::{Scope, Silence, SilenceId, SilenceKey, SilenceRecord, SilenceState, WithheldCount};
 pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
 pub use self::snapshots::{
     Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,
@@ -104,6 +108,8 @@ pub enum ActionOutcome {
     Paused,
     /// The alert is in a digest of its channel.
     Collected,
+    /// The alert was not sent because of a silence.
+    Silenced,
 }
 
 impl ActionOutcome {
@@ -119,6 +125,7 @@ impl ActionOutcome {
             Self::Capped => "capped",
             Self::Paused => "paused",
             Self::Collected => "collected",
+            Self::Silenced => "silenced",
         }
     }
 }

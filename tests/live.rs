@@ -11,6 +11,8 @@ mod faults;
 mod outage;
 #[path = "live/readiness.rs"]
 mod readiness;
+#[path = "live/silences.rs"]
+mod silences;
 mod support;
 
 use std::collections::BTreeSet;

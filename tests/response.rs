@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
+#[path = "response/silences.rs"]
+mod silences;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +32,7 @@ use tokenwarden::verdict::{
 };
 
 use support::actions::ActionStore;
-use support::clock::TestClock;
+use support::clock::{START, TestClock};
 use support::process::{cache, eventually, free_port, keep_one_rule, keep_secret};
 use support::smtp::{PASSWORD, Smtp, USER};
 use support::web::Web;

@@ -9,7 +9,7 @@ use super::journal::JobFile;
 use super::plan::{Plan, Request};
 use super::search::{Grant, Scope};
 use crate::millis::rfc3339;
-use crate::number::grouped;
+use crate::number::{counted, grouped};
 use crate::port::ActionOutcome;
 use crate::sanitize;
 
@@ -57,7 +57,7 @@ pub(crate) fn preview_text(scope: &Scope, plan: &Plan, warnings: &[&str]) -> Str
     if plan.found.unknown.is_none() {
         let last = summary.last_use.map_or_else(|| "never".to_owned(), rfc3339);
         let grants = grouped(plan.found.grants.len() as u64);
-        let (users, apps) = (counted(summary.users, "user"), counted(summary.apps, "application"));
+        let (users, apps) = (counted(summary.users as u64, "user"), counted(summary.apps as u64, "application"));
         put("grants", &format!("{grants}, of {users} and {apps}, last used {last}"));
     }
     put("requests", &grouped(plan.requests.len() as u64));
@@ -72,7 +72,7 @@ pub(crate) fn preview_text(scope: &Scope, plan: &Plan, warnings: &[&str]) -> Str
         put("WARNING", warning);
     }
     if summary.shared > 0 {
-        let shared = counted(summary.shared, "grant");
+        let shared = counted(summary.shared as u64, "grant");
         put("WARNING", &format!("events of several users: {shared}; check whether the user is the owner"));
     }
     for request in plan.requests.iter().take(SAMPLE_MAX) {
@@ -82,7 +82,7 @@ pub(crate) fn preview_text(scope: &Scope, plan: &Plan, warnings: &[&str]) -> Str
         put("", &format!("and {} more", grouped((plan.requests.len() - SAMPLE_MAX) as u64)));
     }
     if !plan.refused.is_empty() {
-        put("NOT POSSIBLE", &counted(plan.refused.len(), "grant"));
+        put("NOT POSSIBLE", &counted(plan.refused.len() as u64, "grant"));
     }
     for refused in plan.refused.iter().take(SAMPLE_MAX) {
         put("", &format!("{}: {}", described(&refused.request), refused.reason));
@@ -151,10 +151,6 @@ pub(crate) fn results_json(job: &JobFile) -> String {
         let _ = writeln!(text, "{}", sanitize::json(&line.to_string()));
     }
     text
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
 }
 
 /// `None` if it has not ended.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::denylist;
 use super::failure::Failure;
+use super::{denylist, record_log, silence};
 use crate::config::Config;
-use crate::deliver::{Deliverer, Outbox, Running, Settings};
+use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, Webhook, open_channel};
-use crate::port::{self, Clock, DenylistLog, Mistake, Notifier, Revoker, Store};
+use crate::port::{self, Clock, DenylistRecord, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics};
@@ -22,7 +22,7 @@ use crate::verdict::Mode;
 pub(super) struct Delivery {
     outbox: Arc<Outbox>,
     notifiers: Vec<Arc<dyn Notifier>>,
-    denylist: Option<Arc<dyn DenylistLog>>,
+    denylist: Option<Arc<dyn RecordLog<DenylistRecord>>>,
     revoker: Option<Arc<dyn Revoker>>,
     settings: Settings,
 }
@@ -43,10 +43,19 @@ pub(super) fn open(
         revocations_per_hour_total_max: config.revoke.total_per_hour(),
         ..Settings::default()
     };
-    let outbox = Arc::new(outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests()));
+    let silences = silences(config, clock)?;
+    let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
+    let outbox = Arc::new(outbox.with_silences(silences));
     let denylist = denylist::open(config)?;
     let revoker = revoker(config, clock, denylist.clone(), IfLogFails::RetryEntry)?;
     Ok(Delivery { outbox, notifiers, denylist, revoker, settings })
+}
+
+/// The silences, if they are configured.
+fn silences(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Silences>>, Failure> {
+    let Some(log) = silence::open(config)? else { return Ok(None) };
+    record_log::prepare::<SilenceRecord>(config, clock.now_millis())?;
+    Ok(Some(Silences::follow(log, Arc::clone(clock))))
 }
 
 impl Delivery {
@@ -66,7 +75,7 @@ impl Delivery {
     }
 
     /// The log of the denylist, if one is configured.
-    pub(super) fn denylist(&self) -> Option<Arc<dyn DenylistLog>> {
+    pub(super) fn denylist(&self) -> Option<Arc<dyn RecordLog<DenylistRecord>>> {
         self.denylist.clone()
     }
 
@@ -132,7 +141,7 @@ pub(super) fn notifiers(
 pub(super) fn revoker(
     config: &Config,
     clock: &Arc<dyn Clock>,
-    log: Option<Arc<dyn DenylistLog>>,
+    log: Option<Arc<dyn RecordLog<DenylistRecord>>>,
     if_log_fails: IfLogFails,
 ) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let provider = provider(config, clock)?;

@@ -4,33 +4,25 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::failure::Failure;
 use super::observe::Observer;
-use super::operator;
 use super::setup::start_runtime;
 use super::terminal::to_stdout;
+use super::{operator, record_log};
 use crate::config::{Config, DenylistSection};
-use crate::denylist::{Claims, Denylist, FileLog};
+use crate::denylist::{Claims, Denylist};
 use crate::gate::{self, Followed, Gate, TenantOf};
-use crate::lock::unpoisoned;
 use crate::millis::{HOUR_MS, rfc3339};
-use crate::port::{Clock, Denial, DeniedKey, DenylistLog, DenylistObserver, DenylistRecord};
+use crate::port::{Clock, Denial, DeniedKey, DenylistRecord, RecordLog, RecordObserver};
 use crate::sanitize;
-use crate::source::kafka::{DenylistTopic, Finding, Level};
 use crate::telemetry::SystemClock;
 use crate::token::TokenHasher;
 use crate::verdict::Target;
-
-/// Time limit for reading the whole log.
-const READ_WAIT: Duration = Duration::from_secs(30);
-const READ_LOOK: Duration = Duration::from_millis(20);
 
 /// Show the tokens and grants that gateways reject, or remove one.
 #[derive(Debug, Args)]
@@ -70,21 +62,9 @@ enum TargetKind {
     Grant,
 }
 
-/// Opens the log: a topic if the source is Kafka, otherwise a file in the outbox folder. `None`: there is no denylist.
-pub(super) fn open(config: &Config) -> Result<Option<Arc<dyn DenylistLog>>, Failure> {
-    if config.denylist.is_none() {
-        return Ok(None);
-    }
-    if let Some(kafka) = &config.source.kafka {
-        return Ok(Some(Arc::new(DenylistTopic::new(kafka)?)));
-    }
-    Ok(Some(Arc::new(open_file(config)?)))
-}
-
-fn open_file(config: &Config) -> Result<FileLog, Failure> {
-    let dir = &config.outbox.dir;
-    FileLog::open(dir)
-        .map_err(|error| Failure::Unavailable(format!("cannot write the denylist in {}: {error}", dir.display())))
+/// Opens the log. `None`: there is no denylist.
+pub(super) fn open(config: &Config) -> Result<Option<Arc<dyn RecordLog<DenylistRecord>>>, Failure> {
+    if config.denylist.is_some() { record_log::open(config).map(Some) } else { Ok(None) }
 }
 
 /// Milliseconds for which a target is denied.
@@ -95,26 +75,16 @@ pub(super) fn keep_ms(section: &DenylistSection) -> i64 {
 /// Follows the log and serves the endpoint. `log`: [`open`].
 pub(super) async fn serve(
     config: &Config,
-    log: Option<Arc<dyn DenylistLog>>,
+    log: Option<Arc<dyn RecordLog<DenylistRecord>>>,
     hasher: &TokenHasher,
     observer: &Observer,
 ) -> Result<(), Failure> {
     let (Some(section), Some(log)) = (&config.denylist, log) else { return Ok(()) };
     let Observer { metrics, health, clock, .. } = observer;
-    if let Some(kafka) = &config.source.kafka {
-        DenylistTopic::ensure(kafka)?;
-        let Finding { level, topic, text, .. } = DenylistTopic::check(kafka)?;
-        if level != Level::Ok {
-            tracing::warn!(topic, "the topic of the denylist: {text}");
-        }
-    } else {
-        open_file(config)?.compact(clock.now_millis()).map_err(|error| {
-            Failure::Unavailable(format!("cannot write the denylist in {}: {error}", config.outbox.dir.display()))
-        })?;
-    }
+    record_log::prepare::<DenylistRecord>(config, clock.now_millis())?;
     let list = Denylist::new(Arc::clone(clock));
     let followed = Arc::new(Followed { list, health: Arc::clone(health) });
-    log.follow(Arc::clone(&followed) as Arc<dyn DenylistObserver>);
+    log.follow(Arc::clone(&followed) as Arc<dyn RecordObserver<DenylistRecord>>);
     let claims = Claims {
         token: section.token_claim.clone(),
         grant: section.grant_claim.clone(),
@@ -147,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let log = open(&config)?.ok_or_else(|| {
         Failure::Configuration("there is no [denylist] in the configuration; add it to use a denylist".to_owned())
     })?;
-    let entries = read_all(&*log)?;
+    let entries = entries_of(record_log::read_all(&*log)?);
     match &arguments.command {
         Command::List => print(&entries),
         Command::Lift { kind, id, tenant, reason, by } => {
@@ -183,42 +153,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// The entries of the log.
-#[derive(Default)]
-struct Collected {
-    denials: Mutex<HashMap<DeniedKey, Denial>>,
-    is_complete: AtomicBool,
-}
-
-impl DenylistObserver for Collected {
-    fn record(&self, DenylistRecord { key, denial }: DenylistRecord) {
-        unpoisoned(&self.denials).insert(key, denial);
-    }
-
-    fn all_read(&self) {
-        self.is_complete.store(true, Ordering::Release);
-    }
-
-    fn read_failed(&self) {}
-
-    fn read_succeeded(&self) {}
-}
-
 /// The entries, the oldest first, without those that have expired.
-fn read_all(log: &dyn DenylistLog) -> Result<Vec<(DeniedKey, Denial)>, Failure> {
-    let collected = Arc::new(Collected::default());
-    log.follow(Arc::clone(&collected) as Arc<dyn DenylistObserver>);
-    let mut waited = Duration::ZERO;
-    while !collected.is_complete.load(Ordering::Acquire) {
-        if waited >= READ_WAIT {
-            let reason = format!("the denylist cannot be read within {} s", READ_WAIT.as_secs());
-            return Err(Failure::Unavailable(reason));
-        }
-        std::thread::sleep(READ_LOOK);
-        waited += READ_LOOK;
-    }
+fn entries_of(records: Vec<DenylistRecord>) -> Vec<(DeniedKey, Denial)> {
     let now = SystemClock.now_millis();
-    let denials = std::mem::take(&mut *unpoisoned(&collected.denials));
+    let denials: HashMap<_, _> = records.into_iter().map(|DenylistRecord { key, denial }| (key, denial)).collect();
     let is_current =
         |(_, denial): &(DeniedKey, Denial)| !matches!(denial, Denial::Denied { until, .. } if *until <= now);
     let mut entries: Vec<_> = denials.into_iter().filter(is_current).collect();
@@ -226,7 +164,7 @@ fn read_all(log: &dyn DenylistLog) -> Result<Vec<(DeniedKey, Denial)>, Failure> 
         let (Denial::Denied { at, .. } | Denial::Lifted { at, .. }) = denial;
         (*at, key.tenant_id.clone(), key.target.id().to_owned())
     });
-    Ok(entries)
+    entries
 }
 
 /// A table on a terminal, otherwise a JSON object per line.

@@ -18,6 +18,7 @@ mod operator;
 pub(crate) mod pause;
 mod reading;
 mod record;
+mod record_log;
 pub(crate) mod replay;
 pub(crate) mod revoke;
 mod rule_diff;
@@ -25,6 +26,7 @@ pub(crate) mod rules;
 pub(crate) mod run;
 mod setup;
 pub(crate) mod shadow;
+pub(crate) mod silence;
 pub(crate) mod simulate;
 pub(crate) mod sql;
 pub(crate) mod state;
@@ -64,6 +66,7 @@ enum Command {
     State(state::Arguments),
     Notify(notify::Arguments),
     PauseActions(pause::Arguments),
+    Silence(silence::Arguments),
     Denylist(denylist::Arguments),
     Topics(topics::Arguments),
     Geoip(geoip::Arguments),
@@ -101,6 +104,7 @@ impl Cli {
             Command::State(arguments) => state::run(&arguments),
             Command::Notify(arguments) => notify::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
+            Command::Silence(arguments) => silence::run(&arguments),
             Command::Denylist(arguments) => denylist::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),

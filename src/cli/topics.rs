@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use crate::config::Config;
-use crate::port::SourceError;
+use crate::port::{DenylistRecord, SilenceRecord, SourceError};
 use crate::sanitize;
-use crate::source::kafka::{self, DenylistTopic, Finding, KafkaSettings, Level};
+use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic};
 
 /// Create our own topics, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist if there is a [denylist].
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist and <prefix>.silences if there are [denylist] and [silences].
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -56,7 +56,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut findings = kafka::create(kafka)?;
     if config.denylist.is_some() {
-        findings.push(DenylistTopic::create(kafka)?);
+        findings.push(RecordTopic::<DenylistRecord>::create(kafka)?);
+    }
+    if config.silences.is_some() {
+        findings.push(RecordTopic::<SilenceRecord>::create(kafka)?);
     }
     Ok(findings)
 }
@@ -65,7 +68,10 @@ fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, Source
 pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut findings = kafka::check(kafka)?;
     if config.denylist.is_some() {
-        findings.push(DenylistTopic::check(kafka)?);
+        findings.push(RecordTopic::<DenylistRecord>::check(kafka)?);
+    }
+    if config.silences.is_some() {
+        findings.push(RecordTopic::<SilenceRecord>::check(kafka)?);
     }
     Ok(findings)
 }

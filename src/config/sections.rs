@@ -201,6 +201,30 @@ impl DenylistSection {
     }
 }
 
+/// Silences of alerts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SilencesSection {
+    /// Maximum duration of a silence.
+    pub(crate) max_days: u32,
+}
+
+impl Default for SilencesSection {
+    fn default() -> Self {
+        Self { max_days: 30 }
+    }
+}
+
+impl SilencesSection {
+    /// Checks what the types do not ensure. The error is the key and the problem of its value.
+    pub(super) const fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        match self.max_days {
+            1..=365 => Ok(()),
+            _ => Err(("silences.max_days", "must be between 1 and 365")),
+        }
+    }
+}
+
 /// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -81,6 +81,12 @@ where
         let mut channel = Channel::of(notifier);
         let lane = channel.lane.clone();
         let mut changed = self.outbox.changed.subscribe();
+        if let Some(silences) = &self.outbox.silences {
+            tokio::select! {
+                () = silences.read(&*self.clock) => {}
+                _ = stop.changed() => {}
+            }
+        }
         let next = || self.outbox.next_message(&lane);
         while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
             if let Some(records) = self.instead(&mut channel, &message) {
@@ -103,8 +109,8 @@ where
         }
     }
 
-    /// What happens to a message instead of an attempt to send it: an alert beyond the limit is collected, and a digest
-    /// becomes a notice.
+    /// What happens to a message instead of an attempt to send it: a silence withholds an alert, an alert beyond the limit
+    /// is collected, and a digest becomes a notice.
     fn instead(&self, channel: &mut Channel<'_>, message: &Message) -> Option<Vec<Record>> {
         let now = self.clock.now_millis();
         let limit = self.outbox.digest_of(&channel.lane);
@@ -112,6 +118,9 @@ where
             What::Notice(_) => None,
             What::Digest(digest) => Some(self.digest(&channel.lane, &message.key, digest)),
             What::Report(report) => {
+                if let Some(silence) = self.outbox.silence_of(report) {
+                    return Some(vec![self.silenced(channel.notifier, message, report, silence)]);
+                }
                 let limit = limit.filter(|limit| limit.may_collect(&report.incident, &report.progress))?;
                 let is_new = message.effect.attempts == 0;
                 (is_new && channel.spent.is_over(&limit, now)).then(|| self.collected(channel.notifier, &limit))

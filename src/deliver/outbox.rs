@@ -12,9 +12,10 @@ use super::digest::{Collected, Digest, DigestSettings};
 use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::routes::{Routes, name_of};
+use super::silences::Silences;
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
 use crate::lock::unpoisoned;
-use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation};
+use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId};
 use crate::verdict::Incident;
 
 /// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
@@ -43,6 +44,7 @@ pub struct Outbox {
     pub(super) routes: Routes,
     /// By name of the channel.
     digests: BTreeMap<String, DigestSettings>,
+    pub(super) silences: Option<Arc<Silences>>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
     /// Number of journal lines that could not be read at the start.
@@ -86,7 +88,8 @@ impl Outbox {
         let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
         let (routes, digests) = (Routes::default(), BTreeMap::new());
-        Ok(Self { inner, folder: folder.to_owned(), channels, routes, digests, clock, changed, damaged })
+        let folder = folder.to_owned();
+        Ok(Self { inner, folder, channels, routes, digests, silences: None, clock, changed, damaged })
     }
 
     /// The same with routes. Without them, every channel gets everything.
@@ -101,6 +104,19 @@ impl Outbox {
     pub fn with_digests(mut self, digests: BTreeMap<String, DigestSettings>) -> Self {
         self.digests = digests;
         self
+    }
+
+    /// The same with silences.
+    #[must_use]
+    pub fn with_silences(mut self, silences: Option<Arc<Silences>>) -> Self {
+        self.silences = silences;
+        self
+    }
+
+    /// The silence because of which a message is not sent. A new outcome of a revocation is always sent.
+    pub(super) fn silence_of(&self, report: &Report) -> Option<SilenceId> {
+        let silences = self.silences.as_ref().filter(|_| !report.has_new_outcome)?;
+        silences.of(&report.incident, self.clock.now_millis())
     }
 
     /// The limit of messages of a lane.
@@ -121,7 +137,8 @@ impl Outbox {
         due.filter_map(|(id, key, incident)| {
             let report = report(&inner.state, id, lane, now)?;
             let alert = Collected { key: key.to_owned(), incident: id, severity: incident.severity };
-            settings.may_collect(&report.incident, &report.progress).then_some((alert, report.incident))
+            let may_collect = settings.may_collect(&report.incident, &report.progress);
+            (may_collect && self.silence_of(&report).is_none()).then_some((alert, report.incident))
         })
         .collect()
     }
@@ -360,7 +377,7 @@ fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
         root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
     };
     let sent = thread.sent_by(lane, incident.severity, now);
-    Some(Report { incident, progress, sent })
+    Some(Report { incident, progress, sent, has_new_outcome: thread.acted > since })
 }
 
 /// A notice's key is used in headers of mails and requests, so a key with other characters is hashed.
@@ -413,6 +430,8 @@ pub(super) struct Report {
     pub(crate) progress: Progress,
     /// State of the channel after it accepts the message.
     pub(crate) sent: Sent,
+    /// A revocation was done, capped, paused or failed, and the channel has no message about it.
+    pub(crate) has_new_outcome: bool,
 }
 
 fn asked((of, revocation): (&Subject, &Revocation)) -> Asked {

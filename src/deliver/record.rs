@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Collected, Digest};
-use crate::port::{ActionRow, Notice, Revocation};
+use super::withheld::Withheld;
+use crate::port::{ActionRow, Notice, Revocation, SilenceId};
 use crate::verdict::{Incident, Severity, Target, Victim};
 
 /// Lane of revocations. Every other lane is a channel with its recipient.
@@ -103,6 +104,14 @@ pub(super) enum Record {
     },
     /// A revocation that is not finished. Only in a rewritten journal.
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
+    /// A message is not sent because of a silence.
+    Silenced { key: String, lane: String, at: i64, silence: SilenceId, log_odds: f64, sent: Sent, row: ActionRow },
+    /// A message reports so many alerts that a silence withheld.
+    Summarized { silence: SilenceId, alerts: u64 },
+    /// What a silence has withheld. Only in a rewritten journal.
+    Withheld { silence: SilenceId, withheld: Withheld },
+    /// Name of this outbox among those of all members.
+    Member { member: String },
     /// A waiting row.
     Row { row: ActionRow },
 }

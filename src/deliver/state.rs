@@ -15,6 +15,7 @@ use self::data::{Call, Pending};
 pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
+use self::queue::Done;
 pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, outcome};
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};
@@ -79,6 +80,18 @@ impl State {
             Record::Collected { lane, at, due_at, alerts } => self.collect(&lane, at, due_at, &alerts),
             Record::Digested { lane } => _ = self.digests.remove(&lane),
             Record::Digest { lane, digest } => _ = self.digests.insert(lane, digest),
+            Record::Silenced { key, lane, at, silence, log_odds, sent, row } => {
+                self.rows.push_back(row);
+                self.withhold(silence, &key, log_odds, at);
+                self.end(&key, &lane, Done::Withheld(sent));
+            }
+            Record::Summarized { silence, alerts } => {
+                if let Some(withheld) = self.withheld.get_mut(&silence) {
+                    withheld.reported = alerts;
+                }
+            }
+            Record::Withheld { silence, withheld } => _ = self.withheld.insert(silence, withheld),
+            Record::Member { member } => self.member = Some(member),
             Record::Nudged { key, at } => {
                 self.update(&Item::Revocation(key), REVOKE, |effect| {
                     effect.due_at = effect.due_at.min(at.max(effect.tried_at + NUDGE_WAIT_MS));
@@ -87,7 +100,7 @@ impl State {
             Record::Ended { key, lane, revocation, row, at, channels, sent } => {
                 self.rows.extend(row);
                 self.settle(&key, at, revocation, &channels);
-                self.end(&key, &lane, sent);
+                self.end(&key, &lane, sent.map_or(Done::GivenUp, Done::Accepted));
             }
             Record::Written { rows } => {
                 self.rows.drain(..rows.min(self.rows.len()));
@@ -147,6 +160,11 @@ impl State {
         }));
         let digests = self.digests.iter();
         records.extend(digests.map(|(lane, digest)| Record::Digest { lane: lane.clone(), digest: digest.clone() }));
+        let withheld = self.withheld.iter();
+        records.extend(
+            withheld.map(|(silence, withheld)| Record::Withheld { silence: *silence, withheld: withheld.clone() }),
+        );
+        records.extend(self.member.clone().map(|member| Record::Member { member }));
         records.extend(self.rows.iter().map(|row| Record::Row { row: row.clone() }));
         records
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backon::Retryable as _;
 
 use crate::port::{
-    Clock, DeliveryError, Denial, DeniedKey, DenylistLog, DenylistRecord, Radius, RevokeRequest, Revoked, Revoker,
+    Clock, DeliveryError, Denial, DeniedKey, DenylistRecord, Radius, RecordLog, RevokeRequest, Revoked, Revoker,
 };
 use crate::retry::RetryPolicy;
 use crate::verdict::Target;
@@ -32,7 +32,7 @@ pub(crate) enum IfLogFails {
 
 /// Adds each target to the log. Without a provider, this is the whole revocation.
 pub(crate) struct DenyingRevoker {
-    pub(crate) log: Arc<dyn DenylistLog>,
+    pub(crate) log: Arc<dyn RecordLog<DenylistRecord>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Time for which a target is denied, milliseconds.
     pub(crate) keep_ms: i64,
@@ -139,7 +139,7 @@ mod tests {
     use super::super::testing::{At, denied};
     use super::*;
     use crate::lock::unpoisoned;
-    use crate::port::DenylistObserver;
+    use crate::port::RecordObserver;
 
     #[derive(Default)]
     struct TestLog {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl DenylistLog for TestLog {
+    impl RecordLog<DenylistRecord> for TestLog {
         async fn append(&self, record: DenylistRecord) -> Result<(), String> {
             self.attempts.fetch_add(1, Ordering::Relaxed);
             if self.hangs.load(Ordering::Relaxed) {
@@ -163,7 +163,7 @@ mod tests {
             Ok(())
         }
 
-        fn follow(&self, _: Arc<dyn DenylistObserver>) {}
+        fn follow(&self, _: Arc<dyn RecordObserver<DenylistRecord>>) {}
     }
 
     /// Revokes grants only. Answers 503 once if `is_away`.

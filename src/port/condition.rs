@@ -45,10 +45,12 @@ pub enum Condition {
     Channel,
     /// New entries of the denylist cannot be read.
     Denylist,
+    /// New silences cannot be read.
+    Silences,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -70,6 +72,7 @@ impl Condition {
         Self::LaneEnded,
         Self::Channel,
         Self::Denylist,
+        Self::Silences,
     ];
 
     /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
@@ -96,6 +99,7 @@ impl Condition {
             Self::LaneEnded => "lane_ended",
             Self::Channel => "channel",
             Self::Denylist => "denylist",
+            Self::Silences => "silences",
         }
     }
 
@@ -129,12 +133,13 @@ impl Condition {
             Self::LaneEnded => "the delivery lane has ended; restart the process",
             Self::Channel => "the alert channel rejects alerts",
             Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
+            Self::Silences => "the silences cannot be read; alerts that new silences match are sent",
         }
     }
 
     /// Whether `/readyz` succeeds although it holds: the service does its work, and waiting would not end the condition.
     pub(crate) const fn is_degradation(self) -> bool {
-        matches!(self, Self::SnapshotsOff)
+        matches!(self, Self::SnapshotsOff | Self::Silences)
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.

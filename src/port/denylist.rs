@@ -1,10 +1,9 @@
 //! The log of the denylist: tokens and grants that a gateway must reject although they have not expired.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::record_log::LogRecord;
+use crate::millis::DAY_MS;
 use crate::verdict::Target;
 
 /// A token or grant of one tenant. Two tenants can have grants with the same id.
@@ -39,22 +38,31 @@ pub struct DenylistRecord {
     pub denial: Denial,
 }
 
-/// Receives the records of a log in order, on a thread of the log.
-pub trait DenylistObserver: Send + Sync {
-    fn record(&self, record: DenylistRecord);
-    /// All records that existed when the log was opened have been passed.
-    fn all_read(&self);
-    /// The log cannot be read now. Records may be missing until it can.
-    fn read_failed(&self);
-    /// The log could be read, after an error too.
-    fn read_succeeded(&self);
-}
+/// Time for which a lifted entry is kept for the audit, as in the topic.
+const LIFTED_MS: i64 = 400 * DAY_MS;
 
-/// Stores the records, and passes those of all processes to an observer.
-#[async_trait]
-pub trait DenylistLog: Send + Sync {
-    /// Appends a record. Returns when it is stored. The error is the reason, without values of the record.
-    async fn append(&self, record: DenylistRecord) -> Result<(), String>;
-    /// Passes all records, and later ones as they are appended, to `observer`, until the caller drops it.
-    fn follow(&self, observer: Arc<dyn DenylistObserver>);
+impl LogRecord for DenylistRecord {
+    type Key = DeniedKey;
+    type Value = Denial;
+    const NAME: &'static str = "denylist";
+    const IF_LOST: &'static str = "denied tokens are accepted again";
+
+    fn of(key: DeniedKey, denial: Denial) -> Self {
+        Self { key, denial }
+    }
+
+    fn key(&self) -> &DeniedKey {
+        &self.key
+    }
+
+    fn value(&self) -> &Denial {
+        &self.denial
+    }
+
+    fn is_kept(&self, now: i64) -> bool {
+        match self.denial {
+            Denial::Denied { until, .. } => until > now,
+            Denial::Lifted { at, .. } => at > now - LIFTED_MS,
+        }
+    }
 }

@@ -22,6 +22,7 @@ pub(super) struct Delivery {
     revocations: Family<Labels<1>, Counter>,
     denylist_checks: Family<Labels<1>, Counter>,
     denylist_entries: Gauge,
+    silences_active: Gauge,
 }
 
 /// Result of a check against the denylist.
@@ -70,6 +71,7 @@ impl Delivery {
         let revocations_paused = gauge("revocations_paused", "1 while all revocations are paused by an operator");
         let denylist_entries =
             gauge("denylist_entries", "Tokens and grants on the denylist, of which some may have expired");
+        let silences_active = gauge("silences_active", "Silences that withhold alerts now");
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
@@ -95,6 +97,7 @@ impl Delivery {
             revocations,
             denylist_checks,
             denylist_entries,
+            silences_active,
         }
     }
 
@@ -133,6 +136,10 @@ impl Delivery {
     pub(super) fn channel_rejecting(&self, channel: &str, rejects: bool) {
         let labels = [("channel", channel.to_owned().into())];
         self.channel_rejecting.get_or_create(&labels).set(i64::from(rejects));
+    }
+
+    pub(super) fn silences(&self, active: usize) {
+        self.silences_active.set(active as i64);
     }
 
     pub(super) fn breaker(&self, open: bool) {

@@ -378,6 +378,11 @@ impl Metrics {
         self.delivery.delivered(channel, outcome);
     }
 
+    /// Sets the number of silences that withhold alerts.
+    pub(crate) fn silences(&self, active: usize) {
+        self.delivery.silences(active);
+    }
+
     /// Counts a check against a denylist with `entries`.
     pub(crate) fn denylist_checked(&self, checked: Checked, entries: usize) {
         self.delivery.denylist_checked(checked, entries);

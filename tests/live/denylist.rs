@@ -48,7 +48,7 @@ fn denylist(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Runs a command; returns its output.
-fn run(folder: &Path, command: &str, arguments: &[&str]) -> String {
+pub(super) fn run(folder: &Path, command: &str, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
         .arg(command)
         .args(arguments)

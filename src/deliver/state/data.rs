@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use super::keys::Due;
 use crate::deliver::digest::Digest;
 use crate::deliver::record::{Effect, Ending, Subject, Thread, Work};
-use crate::port::{ActionRow, Notice, Revocation};
+use crate::deliver::withheld::Withheld;
+use crate::port::{ActionRow, Notice, Revocation, SilenceId};
 use crate::verdict::Incident;
 
 /// Number of keys of finished changes that are kept, so that events that are read again cause no second delivery.
@@ -83,6 +84,10 @@ pub(in crate::deliver) struct State {
     pub(crate) rows: VecDeque<ActionRow>,
     /// Collected alerts, by lane.
     pub(crate) digests: BTreeMap<String, Digest>,
+    /// What silences have withheld.
+    pub(crate) withheld: BTreeMap<SilenceId, Withheld>,
+    /// Name of this outbox among those of all members.
+    pub(crate) member: Option<String>,
     /// The input has ended, so no message is postponed to be combined with later changes.
     pub(crate) is_last: bool,
     /// Changes of a journal of an earlier version. Their deliveries are in later records.

@@ -1,10 +1,15 @@
-//! Collected alerts of the lanes.
+//! Collected alerts of the lanes, and alerts that silences withhold.
 
 use super::data::State;
-use super::keys::{Item, item_of};
+use super::keys::{Item, item_of, thread_of};
 use crate::deliver::digest::{Collected, Digest};
 use crate::deliver::record::Effect;
+use crate::deliver::withheld::Withheld;
+use crate::port::SilenceId;
 use crate::verdict::Incident;
+
+/// Maximum number of silences whose withheld alerts are kept. Beyond it, the oldest that a message has reported is removed.
+const WITHHELD_MAX: usize = 1_000;
 
 impl State {
     /// Takes alerts out of the queue of `lane` into its digest.
@@ -26,6 +31,19 @@ impl State {
             }
             let due_at = if self.is_last { at } else { due_at };
             self.digests.entry(lane.to_owned()).or_insert_with(|| Digest::new(at, due_at)).add(alert);
+        }
+    }
+
+    /// Counts an alert that `silence` withholds from a channel.
+    pub(super) fn withhold(&mut self, silence: SilenceId, key: &str, log_odds: f64, at: i64) {
+        let Some(incident) = thread_of(key) else { return };
+        self.withheld.entry(silence).or_insert_with(|| Withheld::new(at)).add(incident, key, log_odds);
+        if self.withheld.len() > WITHHELD_MAX {
+            let reported = self.withheld.iter().filter(|(_, withheld)| !withheld.is_unreported());
+            let oldest = reported.min_by_key(|(_, withheld)| withheld.since).map(|(silence, _)| *silence);
+            if let Some(oldest) = oldest {
+                self.withheld.remove(&oldest);
+            }
         }
     }
 

@@ -7,6 +7,15 @@ use crate::deliver::record::{Effect, Ending, Hold, Sent};
 /// Maximum number of rejected messages that are held for one channel.
 const REJECTED_MAX: usize = 5_000;
 
+/// How a delivery ends.
+pub(super) enum Done {
+    /// The channel has the message.
+    Accepted(Sent),
+    /// A silence withheld the message. Later messages are spaced like those after a sent one.
+    Withheld(Sent),
+    GivenUp,
+}
+
 impl State {
     /// The first due item of a lane.
     pub(in crate::deliver) fn first(&self, lane: &str) -> Option<&Due> {
@@ -94,23 +103,23 @@ impl State {
         }
     }
 
-    pub(super) fn end(&mut self, key: &str, lane: &str, sent: Option<Sent>) {
+    pub(super) fn end(&mut self, key: &str, lane: &str, done: Done) {
         let item = item_of(lane, key);
         let Some((effect, number, whose)) = self.effect(&item, lane) else { return };
-        match (&item, &sent) {
-            (_, Some(sent)) if self.rejecting.remove(lane) => self.release(lane, sent.at),
-            (Item::Revocation(_), _) | (_, Some(_)) => {}
-            (_, None) => _ = self.rejecting.insert(lane.to_owned()),
+        match (&item, &done) {
+            (_, Done::Accepted(sent)) if self.rejecting.remove(lane) => self.release(lane, sent.at),
+            (Item::Revocation(_), _) | (_, Done::Accepted(_) | Done::Withheld(_)) => {}
+            (_, Done::GivenUp) => _ = self.rejecting.insert(lane.to_owned()),
         }
         // The incident changed after the message was sent.
         let is_stale = matches!(&item, Item::Thread(id) if self.threads.get(id).is_some_and(|now| now.key != key));
-        let ending = if sent.is_some() { Ending::Accepted } else { Ending::GivenUp };
+        let ending = if matches!(done, Done::GivenUp) { Ending::GivenUp } else { Ending::Accepted };
         if let Item::Thread(id) = &item
             && let Some(thread) = self.threads.get_mut(id)
         {
-            match sent {
-                Some(sent) => _ = thread.sent.insert(lane.to_owned(), sent),
-                None => _ = thread.given_up.insert(lane.to_owned(), key.to_owned()),
+            match done {
+                Done::Accepted(sent) | Done::Withheld(sent) => _ = thread.sent.insert(lane.to_owned(), sent),
+                Done::GivenUp => _ = thread.given_up.insert(lane.to_owned(), key.to_owned()),
             }
         }
         if is_stale {

@@ -1,9 +1,10 @@
-//! The log in a file, for a source that is a file. Each line is a record in JSON. Several processes may append to it:
-//! the service, and commands.
+//! A log in a file of the outbox folder, for a source that is a file: the denylist in `denylist.ndjson`, and the silences
+//! in `silences.ndjson`. Each line is a record in JSON. Several processes may append to it: the service, and commands.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -12,26 +13,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::millis::DAY_MS;
-use crate::port::{Denial, DenylistLog, DenylistObserver, DenylistRecord};
+use crate::port::{LogRecord, RecordLog, RecordObserver};
 
 /// Interval in which lines of other processes are noticed.
 const LOOK_WAIT: Duration = Duration::from_millis(500);
-/// Time for which a lifted entry is kept for the audit: 400 days, as in the topic.
-const LIFTED_MS: i64 = 400 * DAY_MS;
-const FILE: &str = "denylist.ndjson";
 
 /// The file.
 #[derive(Clone, Debug)]
-pub(crate) struct FileLog {
+pub(crate) struct RecordFile<R> {
     folder: PathBuf,
+    records: PhantomData<fn() -> R>,
 }
 
-impl FileLog {
+impl<R: LogRecord> RecordFile<R> {
     /// Uses the file in `folder`, which is created if it does not exist.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), records: PhantomData })
     }
 
     /// Creates the file, or removes replaced and old records. `now`: milliseconds since the epoch.
@@ -46,21 +44,17 @@ impl FileLog {
         };
         // The keys in their order of text, so that the result depends on the records only.
         let mut last = BTreeMap::new();
-        for record in text.split(|byte| *byte == b'\n').filter_map(read) {
-            last.insert(serde_json::to_vec(&record.key)?, record);
+        for record in text.split(|byte| *byte == b'\n').filter_map(read::<R>) {
+            last.insert(serde_json::to_vec(record.key())?, record);
         }
         let mut lines = Vec::new();
         for record in last.into_values() {
-            let is_kept = match record.denial {
-                Denial::Denied { until, .. } => until > now,
-                Denial::Lifted { at, .. } => at > now - LIFTED_MS,
-            };
-            if is_kept {
+            if record.is_kept(now) {
                 serde_json::to_writer(&mut lines, &record)?;
                 lines.push(b'\n');
             }
         }
-        let draft = self.folder.join("denylist.new");
+        let draft = self.folder.join(format!("{}.new", R::NAME));
         let mut file = private().write(true).truncate(true).open(&draft)?;
         file.write_all(&lines)?;
         file.sync_all()?;
@@ -69,17 +63,17 @@ impl FileLog {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join(FILE)
+        self.folder.join(format!("{}.ndjson", R::NAME))
     }
 
     /// A lock against writers in other processes.
     fn lock(&self) -> io::Result<File> {
-        let lock = private().write(true).open(self.folder.join("denylist.lock"))?;
+        let lock = private().write(true).open(self.folder.join(format!("{}.lock", R::NAME)))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         Ok(lock)
     }
 
-    fn write(&self, record: &DenylistRecord) -> io::Result<()> {
+    fn write(&self, record: &R) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         let _lock = self.lock()?;
@@ -105,33 +99,33 @@ fn private() -> OpenOptions {
 }
 
 /// The record in a line. `None`, with a message in the log, if it is damaged.
-fn read(line: &[u8]) -> Option<DenylistRecord> {
+fn read<R: LogRecord>(line: &[u8]) -> Option<R> {
     if line.is_empty() {
         return None;
     }
     let record = serde_json::from_slice(line);
     if record.is_err() {
-        tracing::error!(bytes = line.len(), "a line of the denylist cannot be read and has no effect");
+        tracing::error!(file = R::NAME, bytes = line.len(), "a line cannot be read and has no effect");
     }
     record.ok()
 }
 
 #[async_trait]
-impl DenylistLog for FileLog {
-    async fn append(&self, record: DenylistRecord) -> Result<(), String> {
+impl<R: LogRecord> RecordLog<R> for RecordFile<R> {
+    async fn append(&self, record: R) -> Result<(), String> {
         let log = self.clone();
         let written = tokio::task::spawn_blocking(move || log.write(&record)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| format!("{}: {error}", self.path().display()))
     }
 
-    fn follow(&self, observer: Arc<dyn DenylistObserver>) {
+    fn follow(&self, observer: Arc<dyn RecordObserver<R>>) {
         let (path, observer) = (self.path(), Arc::downgrade(&observer));
         std::thread::spawn(move || follow(&path, &observer));
     }
 }
 
 /// Reads the file and what is appended to it while `observer` exists.
-fn follow(path: &Path, observer: &Weak<dyn DenylistObserver>) {
+fn follow<R: LogRecord>(path: &Path, observer: &Weak<dyn RecordObserver<R>>) {
     let mut reader = Reader::default();
     while let Some(observer) = observer.upgrade() {
         match reader.read(path, &*observer) {
@@ -140,7 +134,7 @@ fn follow(path: &Path, observer: &Weak<dyn DenylistObserver>) {
                 observer.all_read();
             }
             Err(error) => {
-                tracing::error!(%error, path = %path.display(), "the denylist cannot be read");
+                tracing::error!(%error, path = %path.display(), "the file cannot be read");
                 observer.read_failed();
             }
         }
@@ -152,7 +146,7 @@ fn follow(path: &Path, observer: &Weak<dyn DenylistObserver>) {
 /// Position in the file.
 #[derive(Default)]
 struct Reader {
-    /// Number of the file in its file system: another one after [`FileLog::compact`].
+    /// Number of the file in its file system: another one after [`RecordFile::compact`].
     inode: u64,
     /// End of the last whole line, bytes.
     offset: u64,
@@ -160,7 +154,7 @@ struct Reader {
 
 impl Reader {
     /// Passes the whole lines after the position.
-    fn read(&mut self, path: &Path, observer: &dyn DenylistObserver) -> io::Result<()> {
+    fn read<R: LogRecord>(&mut self, path: &Path, observer: &dyn RecordObserver<R>) -> io::Result<()> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?,
@@ -176,7 +170,7 @@ impl Reader {
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for record in text[..whole].split(|byte| *byte == b'\n').filter_map(read) {
+        for record in text[..whole].split(|byte| *byte == b'\n').filter_map(read::<R>) {
             observer.record(record);
         }
         self.offset += whole as u64;
@@ -188,15 +182,18 @@ impl Reader {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::testing::{denied, lifted};
     use super::*;
     use crate::lock::unpoisoned;
+    use crate::millis::DAY_MS;
+    use crate::port::{Denial, DeniedKey, DenylistRecord};
     use crate::verdict::Target;
+
+    type FileLog = RecordFile<DenylistRecord>;
 
     #[derive(Default)]
     struct Seen(Mutex<Vec<DenylistRecord>>);
 
-    impl DenylistObserver for Seen {
+    impl RecordObserver<DenylistRecord> for Seen {
         fn record(&self, record: DenylistRecord) {
             unpoisoned(&self.0).push(record);
         }
@@ -209,7 +206,8 @@ mod tests {
     }
 
     fn token(id: &str, until: i64) -> DenylistRecord {
-        denied("acme", Target::Token(id.to_owned()), until)
+        let key = DeniedKey { tenant_id: "acme".to_owned(), target: Target::Token(id.to_owned()) };
+        DenylistRecord { key, denial: Denial::Denied { at: 0, until } }
     }
 
     fn seen(log: &FileLog, reader: &mut Reader) -> Vec<DenylistRecord> {
@@ -251,7 +249,8 @@ mod tests {
         let log = FileLog::open(folder.path()).expect("a log");
         log.compact(0).expect("there is no file");
         assert!(log.path().is_file(), "commands of other users must not create it");
-        let lifted = lifted("acme", Target::Token("lifted".to_owned()));
+        let denial = Denial::Lifted { at: 1, by: "ana".to_owned(), reason: "a false alarm".to_owned() };
+        let lifted = DenylistRecord { denial, ..token("lifted", 0) };
         for record in [token("a", 10), token("lifted", 90), token("expired", 20), token("a", 90), lifted.clone()] {
             log.write(&record).expect("it is written");
         }
@@ -259,7 +258,7 @@ mod tests {
         assert_eq!(seen(&log, &mut reader).len(), 5);
         log.compact(20).expect("it is compacted");
         assert_eq!(seen(&log, &mut reader), [token("a", 90), lifted], "the follower reads the new file");
-        log.compact(21 + LIFTED_MS).expect("it is compacted");
+        log.compact(1 + 400 * DAY_MS).expect("it is compacted");
         assert_eq!(seen(&log, &mut reader), []);
         log.write(&token("b", 90)).expect("it is written");
         assert_eq!(seen(&log, &mut reader), [token("b", 90)]);

@@ -1,6 +1,7 @@
-//! The log of the denylist in a compacted topic, `<prefix>.denylist`, which every member reads as a whole. The key of a
-//! message is the token or grant, and its value the denial.
+//! A log in a compacted topic, which every member reads as a whole: the denylist in `<prefix>.denylist`, and the silences
+//! in `<prefix>.silences`. Key and value of a message are those of the record, in JSON.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use super::check::{Finding, Level};
 use super::connect::{create_topic, misconfigured};
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::Quiet;
-use crate::port::{DeniedKey, DenylistLog, DenylistObserver, DenylistRecord, SourceError};
+use crate::port::{LogRecord, RecordLog, RecordObserver, SourceError};
 use crate::retry::RetryPolicy;
 
 /// A later record of a key replaces an earlier one, so their order matters: one partition.
 const PARTITION: i32 = 0;
-/// 400 days, longer than any denial.
+/// 400 days, longer than any record is needed.
 const RETENTION_MS: i64 = 34_560_000_000;
 /// Time limit for the brokers to acknowledge a record.
 const ACKNOWLEDGE_WAIT_MS: &str = "10000";
@@ -34,16 +35,17 @@ const BEGIN_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Durati
 
 /// The topic.
 #[derive(Clone)]
-pub struct DenylistTopic {
+pub struct RecordTopic<R> {
     config: ClientConfig,
     topic: Arc<str>,
     producer: FutureProducer<Quiet>,
+    records: PhantomData<fn() -> R>,
 }
 
-impl DenylistTopic {
+impl<R: LogRecord> RecordTopic<R> {
     /// Name of the topic.
     pub(crate) fn name(settings: &KafkaSettings) -> String {
-        format!("{}.denylist", settings.prefix)
+        format!("{}.{}", settings.prefix, R::NAME)
     }
 
     /// Prepares clients for the topic. Sends no request to a broker, so that a revocation does not need one.
@@ -55,7 +57,7 @@ impl DenylistTopic {
         for_producer.set("acks", "all").set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS);
         let producer = FutureProducer::from_config_and_context(&for_producer, Quiet).map_err(misconfigured)?;
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
-        Ok(Self { config, topic: Self::name(settings).into(), producer })
+        Ok(Self { config, topic: Self::name(settings).into(), producer, records: PhantomData })
     }
 
     /// Creates the topic if it does not exist.
@@ -75,7 +77,7 @@ impl DenylistTopic {
     /// Creates the topic if it does not exist, and reports it.
     pub(crate) fn create(settings: &KafkaSettings) -> Result<Finding, SourceError> {
         Self::ensure(settings)?;
-        Ok(finding(settings, Level::Ok, "exists, or was created: 1 partition, compacted, retention 400 days"))
+        Ok(Self::finding(settings, Level::Ok, "exists, or was created: 1 partition, compacted, retention 400 days"))
     }
 
     /// Checks that the topic exists and keeps the entries. Changes nothing.
@@ -83,7 +85,8 @@ impl DenylistTopic {
         let name = Self::name(settings);
         let admin = admin(&settings.client_config()?)?;
         if !exists(&admin, &name)? {
-            let missing = Finding { repaired_at_start: true, ..finding(settings, Level::Failed, "does not exist") };
+            let missing =
+                Finding { repaired_at_start: true, ..Self::finding(settings, Level::Failed, "does not exist") };
             return Ok(missing);
         }
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
@@ -91,20 +94,24 @@ impl DenylistTopic {
         let found = futures::executor::block_on(admin.describe_configs(&asked, &options));
         let found = found.ok().and_then(|mut found| found.pop()?.ok());
         let Some(found) = found else {
-            return Ok(finding(settings, Level::Warning, "its settings may not be read (ACL: DescribeConfigs)"));
+            return Ok(Self::finding(settings, Level::Warning, "its settings may not be read (ACL: DescribeConfigs)"));
         };
         let value = |key: &str| found.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
         let retention = value("retention.ms").parse::<i64>().unwrap_or(0);
         Ok(if !value("cleanup.policy").contains("compact") {
-            let lost =
-                "set cleanup.policy=compact,delete: entries are deleted early, and denied tokens are accepted again";
-            finding(settings, Level::Failed, lost)
+            let lost = format!("set cleanup.policy=compact,delete: entries are deleted early, and {}", R::IF_LOST);
+            Self::finding(settings, Level::Failed, &lost)
         } else if value("cleanup.policy").contains("delete") && (0..RETENTION_MS).contains(&retention) {
             let lost = "set retention.ms=34560000000 (400 days): entries may be deleted before they expire";
-            finding(settings, Level::Warning, lost)
+            Self::finding(settings, Level::Warning, lost)
         } else {
-            finding(settings, Level::Ok, "exists and keeps its entries")
+            Self::finding(settings, Level::Ok, "exists and keeps its entries")
         })
+    }
+
+    fn finding(settings: &KafkaSettings, level: Level, text: &str) -> Finding {
+        let topic = Self::name(settings);
+        Finding { level, topic, what: "topic", text: text.to_owned(), repaired_at_start: false }
     }
 
     fn consumer(&self) -> Result<BaseConsumer<Quiet>, KafkaError> {
@@ -115,14 +122,14 @@ impl DenylistTopic {
         Ok(consumer)
     }
 
-    fn read_all(&self, observer: &Weak<dyn DenylistObserver>) {
+    fn read_all(&self, observer: &Weak<dyn RecordObserver<R>>) {
         let mut failures = 0;
         let consumer = loop {
             let Some(observer) = observer.upgrade() else { return };
             match self.consumer() {
                 Ok(consumer) => break consumer,
                 Err(error) => {
-                    tracing::error!(%error, topic = &*self.topic, "the denylist cannot be read");
+                    tracing::error!(%error, topic = &*self.topic, "the topic cannot be read");
                     observer.read_failed();
                 }
             }
@@ -135,11 +142,11 @@ impl DenylistTopic {
                 None => {}
                 Some(Ok(message)) => {
                     observer.read_succeeded();
-                    if let Some(record) = record(&message) {
+                    if let Some(record) = record::<R>(&message) {
                         observer.record(record);
                     } else {
                         let (topic, offset) = (&*self.topic, message.offset());
-                        tracing::error!(topic, offset, "a record of the denylist cannot be read and has no effect");
+                        tracing::error!(topic, offset, "a record cannot be read and has no effect");
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -148,7 +155,7 @@ impl DenylistTopic {
                 }
                 // The client retries.
                 Some(Err(error)) => {
-                    tracing::warn!(%error, topic = &*self.topic, "the denylist is not up to date");
+                    tracing::warn!(%error, topic = &*self.topic, "the records are not up to date");
                     observer.read_failed();
                 }
             }
@@ -170,23 +177,17 @@ fn unavailable(name: &str, reason: &str) -> SourceError {
     SourceError::Unavailable(format!("topic `{name}`: {reason}"))
 }
 
-fn finding(settings: &KafkaSettings, level: Level, text: &str) -> Finding {
-    let topic = DenylistTopic::name(settings);
-    Finding { level, topic, what: "topic", text: text.to_owned(), repaired_at_start: false }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Option<DenylistRecord> {
-    let key: DeniedKey = serde_json::from_slice(message.key()?).ok()?;
-    let denial = serde_json::from_slice(message.payload()?).ok()?;
-    Some(DenylistRecord { key, denial })
+fn record<R: LogRecord>(message: &BorrowedMessage<'_>) -> Option<R> {
+    let key = serde_json::from_slice(message.key()?).ok()?;
+    Some(R::of(key, serde_json::from_slice(message.payload()?).ok()?))
 }
 
 #[async_trait]
-impl DenylistLog for DenylistTopic {
-    async fn append(&self, record: DenylistRecord) -> Result<(), String> {
+impl<R: LogRecord> RecordLog<R> for RecordTopic<R> {
+    async fn append(&self, record: R) -> Result<(), String> {
         let json = |error: serde_json::Error| error.to_string();
-        let key = serde_json::to_vec(&record.key).map_err(json)?;
-        let value = serde_json::to_vec(&record.denial).map_err(json)?;
+        let key = serde_json::to_vec(record.key()).map_err(json)?;
+        let value = serde_json::to_vec(record.value()).map_err(json)?;
         let message = FutureRecord::to(&self.topic).partition(PARTITION).key(&key).payload(&value);
         match self.producer.send(message, Timeout::Never).await {
             Ok(_) => Ok(()),
@@ -194,7 +195,7 @@ impl DenylistLog for DenylistTopic {
         }
     }
 
-    fn follow(&self, observer: Arc<dyn DenylistObserver>) {
+    fn follow(&self, observer: Arc<dyn RecordObserver<R>>) {
         let (topic, observer) = (self.clone(), Arc::downgrade(&observer));
         std::thread::spawn(move || topic.read_all(&observer));
     }

@@ -1,0 +1,373 @@
+//! `tokenwarden silence`: alerts that are not sent for some time.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::setup::start_runtime;
+use super::terminal::to_stdout;
+use super::{moment, operator, record_log};
+use crate::config::{Config, SilencesSection};
+use crate::millis::{DAY_MS, rfc3339};
+use crate::number::counted;
+use crate::port::{
+    Clock as _, RecordLog, Scope, Silence, SilenceId, SilenceKey, SilenceRecord, SilenceState, WithheldCount,
+};
+use crate::sanitize;
+use crate::telemetry::SystemClock;
+use crate::verdict::{IncidentId, RuleId};
+
+/// Withhold alerts about a tenant, rule, application, user, grant or incident for some time.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Configuration file (TOML) with [silences].
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add a silence. Incidents are detected, stored and revoked as before, and only their alerts are not sent.
+    Add(Box<Add>),
+    /// List the active silences, and the alerts that each has withheld.
+    List {
+        /// Also those that have ended, for 400 days.
+        #[arg(long)]
+        all: bool,
+    },
+    /// End a silence now.
+    Expire {
+        /// Id of the silence (SIL-…).
+        #[arg(value_name = "SILENCE")]
+        id: String,
+        #[command(flatten)]
+        signature: Signature,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Signature {
+    /// Reason, kept with the silence.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Name, kept with the silence [default: the user of the operating system].
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// Tenant. "" stands for events without a tenant.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Rule. May be repeated: every rule that fired must be named.
+    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    rule: Vec<RuleId>,
+    /// `app_id` of the events.
+    #[arg(long, value_name = "ID")]
+    app: Option<String>,
+    /// `user_id` of the events.
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// `family_id` of the events.
+    #[arg(long, value_name = "ID")]
+    grant: Option<String>,
+    /// Id of an incident (INC-…).
+    #[arg(long, value_name = "INCIDENT", value_parser = parse_incident)]
+    incident: Option<IncidentId>,
+    /// End: RFC 3339, or a date.
+    #[arg(long, value_name = "TIME", required_unless_present = "for", conflicts_with = "for")]
+    until: Option<String>,
+    /// Time until the end, for example 30m, 12h or 7d.
+    #[arg(long, value_name = "SPAN")]
+    r#for: Option<String>,
+    #[command(flatten)]
+    signature: Signature,
+}
+
+fn parse_rule(text: &str) -> Result<RuleId, String> {
+    RuleId::parse(text).ok_or_else(|| "not a rule; `tokenwarden rules list` shows them".to_owned())
+}
+
+fn parse_incident(text: &str) -> Result<IncidentId, String> {
+    IncidentId::parse(text).ok_or_else(|| "not the id of an incident, such as INC-0123456789ABCDEF".to_owned())
+}
+
+/// Opens the log of silences. `None`: there are no silences.
+pub(super) fn open(config: &Config) -> Result<Option<std::sync::Arc<dyn RecordLog<SilenceRecord>>>, Failure> {
+    if config.silences.is_some() { record_log::open(config).map(Some) } else { Ok(None) }
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::load(arguments.config.as_deref())?;
+    let (Some(section), Some(log)) = (&config.silences, open(&config)?) else {
+        let problem = "there is no [silences] in the configuration; add it, and restart the members";
+        return Err(Failure::Configuration(problem.to_owned()));
+    };
+    let now = SystemClock.now_millis();
+    let silences = Listed::of(record_log::read_all(&*log)?);
+    match &arguments.command {
+        Command::List { all } => to_stdout(&text_of(&silences, now, *all, std::io::stdout().is_terminal())),
+        Command::Add(arguments) => {
+            let silence = checked(arguments, &config, section, now)?;
+            let id = SilenceId(RandomState::new().hash_one((std::process::id(), now)));
+            let until = rfc3339(silence.until);
+            append(&*log, id, SilenceState::Added(silence))?;
+            to_stdout(&format!("added {id} until {until}\n"))
+        }
+        Command::Expire { id, signature } => {
+            let unknown = || Failure::Usage(format!("there is no active silence {}", sanitize::line(id)));
+            let id = SilenceId::parse(id).ok_or_else(unknown)?;
+            let listed = silences.get(&id).filter(|listed| listed.is_active(now)).ok_or_else(unknown)?;
+            let (by, reason) = signed(signature)?;
+            append(&*log, id, SilenceState::Expired { silence: listed.silence.clone(), at: now, by, reason })?;
+            to_stdout(&format!("ended {id}\n"))
+        }
+    }
+}
+
+fn signed(signature: &Signature) -> Result<(String, String), Failure> {
+    Ok((operator::name(signature.by.as_deref())?, operator::text(&signature.reason, "--reason")?))
+}
+
+fn append(log: &dyn RecordLog<SilenceRecord>, silence: SilenceId, state: SilenceState) -> Result<(), Failure> {
+    let key = SilenceKey { silence, member: String::new() };
+    let appended = start_runtime()?.block_on(log.append(SilenceRecord { key, state }));
+    appended.map_err(|reason| Failure::Unavailable(format!("the silence is not written: {reason}")))
+}
+
+/// The silence of the arguments. Refuses one that matches every incident, or that lasts too long.
+fn checked(arguments: &Add, config: &Config, section: &SilencesSection, now: i64) -> Result<Silence, Failure> {
+    let Add { tenant, rule, app, user, grant, incident, until, r#for, signature } = arguments;
+    let scope = Scope {
+        tenant: tenant.clone(),
+        rules: rule.iter().copied().collect(),
+        app: app.clone(),
+        user: user.clone(),
+        grant: grant.clone(),
+        incident: *incident,
+    };
+    let named = [("--app", app), ("--user", user), ("--grant", grant)];
+    if let Some((option, _)) = named.iter().find(|(_, value)| value.as_deref() == Some("")) {
+        return Err(Failure::Usage(format!("{option} is empty")));
+    }
+    let needed = "give at least one of --rule, --app, --user, --grant and --incident";
+    if scope.is_unlimited() {
+        return Err(Failure::Usage(format!("the silence would match every incident; {needed}, or --tenant")));
+    }
+    let of_tenant = Scope { tenant: scope.tenant.clone(), ..Scope::default() } == scope;
+    if of_tenant && (tenant.as_deref() == Some("") || config.source.has_one_tenant()) {
+        return Err(Failure::Usage(format!(
+            "the silence may match every incident, because it names a tenant only; {needed}"
+        )));
+    }
+    let until = match (until, r#for) {
+        (Some(until), _) => moment::parse(until, now, "--until")?,
+        (None, span) => now.saturating_add(moment::span(span.as_deref().unwrap_or_default(), "--for")?),
+    };
+    if until <= now {
+        return Err(Failure::Usage("the end of the silence is in the past".to_owned()));
+    }
+    let days_max = section.max_days;
+    if until - now > i64::from(days_max) * DAY_MS {
+        return Err(Failure::Usage(format!(
+            "a silence may last at most {} (silences.max_days)",
+            counted(days_max.into(), "day")
+        )));
+    }
+    let (by, reason) = signed(signature)?;
+    Ok(Silence { scope, by, reason, at: now, until })
+}
+
+/// A silence with the counts of all members.
+#[derive(Clone, Debug, PartialEq)]
+struct Listed {
+    silence: Silence,
+    /// Time at which a person ended it, name and reason.
+    expired: Option<(i64, String, String)>,
+    alerts: u64,
+    incidents: u64,
+    log_odds_max: Option<f64>,
+}
+
+impl Listed {
+    /// The silences of the records.
+    fn of(records: Vec<SilenceRecord>) -> BTreeMap<SilenceId, Self> {
+        let mut silences = BTreeMap::new();
+        let mut counts: BTreeMap<(SilenceId, String), WithheldCount> = BTreeMap::new();
+        for SilenceRecord { key, state } in records {
+            let (silence, expired) = match state {
+                SilenceState::Added(silence) => (silence, None),
+                SilenceState::Expired { silence, at, by, reason } => (silence, Some((at, by, reason))),
+                SilenceState::Withheld(count) => {
+                    counts.insert((key.silence, key.member), count);
+                    continue;
+                }
+            };
+            silences.insert(key.silence, Self { silence, expired, alerts: 0, incidents: 0, log_odds_max: None });
+        }
+        for ((silence, _), count) in counts {
+            if let Some(listed) = silences.get_mut(&silence) {
+                listed.alerts += count.alerts;
+                listed.incidents += count.incidents;
+                let highest = listed.log_odds_max.map_or(count.log_odds_max, |max| max.max(count.log_odds_max));
+                listed.log_odds_max = Some(highest);
+            }
+        }
+        silences
+    }
+
+    fn is_active(&self, now: i64) -> bool {
+        self.expired.is_none() && self.silence.until > now
+    }
+
+    fn json(&self, id: SilenceId, now: i64) -> Value {
+        let Silence { scope, by, reason, at, until } = &self.silence;
+        let mut line = json!({"id": id.to_string(), "state": if self.is_active(now) { "active" } else { "ended" },
+            "scope": conditions(scope).into_iter().collect::<BTreeMap<_, _>>(), "by": by, "reason": reason,
+            "at": rfc3339(*at), "until": rfc3339(*until), "alerts": self.alerts, "incidents": self.incidents,
+            "log_odds_max": self.log_odds_max});
+        if let Some((at, by, reason)) = &self.expired {
+            line["expired"] = json!({"at": rfc3339(*at), "by": by, "reason": reason});
+        }
+        line
+    }
+
+    fn line(&self, id: SilenceId, now: i64) -> String {
+        let Silence { scope, by, reason, until, .. } = &self.silence;
+        let scope: Vec<_> = conditions(scope).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let end = match &self.expired {
+            Some((at, by, reason)) => format!("ended {} by {by}: {reason}", rfc3339(*at)),
+            None if self.is_active(now) => format!("until {}", rfc3339(*until)),
+            None => format!("ended {}", rfc3339(*until)),
+        };
+        let highest = self.log_odds_max.map_or_else(String::new, |max| format!(", log-odds up to {max:.1}"));
+        let (alerts, incidents) = (counted(self.alerts, "alert"), counted(self.incidents, "incident"));
+        let withheld = format!("{alerts} about {incidents} withheld{highest}");
+        sanitize::line(&format!("{id}  {end}  {}  {withheld}  by {by}: {reason}", scope.join(" ")))
+    }
+}
+
+/// Names and values of the conditions.
+fn conditions(scope: &Scope) -> Vec<(&'static str, String)> {
+    let rules: Vec<_> = scope.rules.iter().map(|rule| rule.as_str()).collect();
+    let rules = (!rules.is_empty()).then(|| rules.join(","));
+    let found = [
+        ("tenant", scope.tenant.clone()),
+        ("rule", rules),
+        ("app", scope.app.clone()),
+        ("user", scope.user.clone()),
+        ("grant", scope.grant.clone()),
+        ("incident", scope.incident.map(|id| id.to_string())),
+    ];
+    found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// A line of text each on a terminal, otherwise a JSON object. The earliest end comes first.
+fn text_of(silences: &BTreeMap<SilenceId, Listed>, now: i64, all: bool, is_terminal: bool) -> String {
+    let mut found: Vec<_> = silences.iter().filter(|(_, listed)| all || listed.is_active(now)).collect();
+    found.sort_by_key(|(id, listed)| (listed.silence.until, **id));
+    let mut text = String::new();
+    for (id, listed) in found {
+        // Writing to a `String` cannot fail.
+        let _ = if is_terminal {
+            writeln!(text, "{}", listed.line(*id, now))
+        } else {
+            writeln!(text, "{}", sanitize::json(&listed.json(*id, now).to_string()))
+        };
+    }
+    if text.is_empty() && is_terminal { "no silences\n".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const NOW: i64 = 1_795_000_000_000;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn add(options: &[&str]) -> Result<Silence, String> {
+        let given = [&["silence", "add", "--reason", "a test", "--by", "ana"], options].concat();
+        let line = Line::try_parse_from(given).map_err(|error| error.to_string())?;
+        let Command::Add(arguments) = line.arguments.command else { return Err("another command".to_owned()) };
+        checked(&arguments, &Config::default(), &SilencesSection::default(), NOW).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn silence_has_scope_end_author_and_reason() {
+        let silence = add(&["--user", "ana", "--rule", "new_ip", "--rule", "new_client", "--for", "12h"]);
+        let silence = silence.expect("a silence");
+        assert_eq!((silence.at, silence.until), (NOW, NOW + DAY_MS / 2));
+        assert_eq!((&*silence.by, &*silence.reason), ("ana", "a test"));
+        assert_eq!(conditions(&silence.scope), [("rule", "new_ip,new_client".to_owned()), ("user", "ana".to_owned())]);
+        assert_eq!(add(&["--user", "ana", "--until", "2026-11-20"]).expect("a silence").until, 1_795_132_800_000);
+        for (wrong, problem) in [
+            (&["--for", "1h"][..], "would match every incident"),
+            (&["--tenant", "", "--for", "1h"], "names a tenant only"),
+            (&["--user", "", "--for", "1h"], "--user is empty"),
+            (&["--user", "ana"], "--until"),
+            (&["--user", "ana", "--for", "31d"], "at most 30 days (silences.max_days)"),
+            (&["--user", "ana", "--until", "2026-11-01"], "in the past"),
+            (&["--user", "ana", "--for", "soon"], "--for `soon` is not a span such as 30m, 12h or 7d"),
+            (&["--user", "ana", "--for", "0m"], "in the past"),
+            (&["--rule", "new_ipp", "--for", "1h"], "not a rule"),
+            (&["--incident", "INC-1", "--for", "1h"], "not the id of an incident"),
+        ] {
+            let error = add(wrong).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    fn record(id: u64, member: &str, state: SilenceState) -> SilenceRecord {
+        SilenceRecord { key: SilenceKey { silence: SilenceId(id), member: member.to_owned() }, state }
+    }
+
+    #[test]
+    fn list_sums_the_counts_of_all_members() {
+        let hostile = "a\u{1b}[2J\n\u{202e}";
+        let silence = |until| {
+            let scope = Scope { user: Some(hostile.to_owned()), ..Scope::default() };
+            Silence { scope, by: hostile.to_owned(), reason: "r".to_owned(), at: 0, until }
+        };
+        let count =
+            |alerts, log_odds_max| SilenceState::Withheld(WithheldCount { alerts, incidents: 1, log_odds_max, at: 0 });
+        let expired =
+            SilenceState::Expired { silence: silence(50), at: 7, by: "bea".to_owned(), reason: "x".to_owned() };
+        let listed = Listed::of(vec![
+            record(1, "", SilenceState::Added(silence(100))),
+            record(2, "", SilenceState::Added(silence(50))),
+            record(1, "m1", count(1, 3.0)),
+            record(1, "m1", count(2, 3.0)),
+            record(1, "m2", count(5, 4.5)),
+            record(9, "m2", count(5, 4.5)),
+            record(2, "", expired),
+        ]);
+        let text = text_of(&listed, 10, false, true);
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("7 alerts about 2 incidents withheld, log-odds up to 4.5"), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{text:?}");
+        let json = text_of(&listed, 10, true, false);
+        assert!(json.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{json:?}");
+        let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&lines[0]["state"], &lines[0]["expired"]["by"]), (&json!("ended"), &json!("bea")));
+        assert_eq!((&lines[1]["state"], &lines[1]["scope"]["user"]), (&json!("active"), &json!(hostile)));
+        assert_eq!(text_of(&listed, 200, false, true), "no silences\n");
+    }
+}

@@ -1,0 +1,298 @@
+//! Silences: alerts of a scope that are not sent until a time. Detection, rows and revocations continue.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::record_log::LogRecord;
+use crate::millis::DAY_MS;
+use crate::verdict::{Incident, IncidentId, RuleId, Severity, Verdict, Victim};
+
+/// Time after its end for which a silence is kept for the audit, as in the topic.
+const KEPT_MS: i64 = 400 * DAY_MS;
+
+/// Identity of a silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SilenceId(pub u64);
+
+impl SilenceId {
+    /// The id in a text such as `SIL-0123456789ABCDEF`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("SIL-").filter(|digits| digits.len() == 16)?;
+        u64::from_str_radix(digits, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for SilenceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SIL-{:016X}", self.0)
+    }
+}
+
+/// The incidents of a silence: those that fulfil every condition. A record with an unknown condition is unreadable, so
+/// that an earlier version does not silence more than intended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scope {
+    /// Empty text: events without a tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Every rule that fired is one of these.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub rules: BTreeSet<RuleId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
+}
+
+impl Scope {
+    /// Whether it has no condition, so that it would contain every incident.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether alerts about `incident` are in the scope. An incident of severity critical or with the verdict `revoke` is
+    /// only in a scope that names an incident or a grant.
+    pub(crate) fn contains(&self, incident: &Incident) -> bool {
+        let is_grave = incident.severity == Severity::Critical || incident.verdict == Verdict::Revoke;
+        !self.is_unlimited()
+            && (!is_grave || self.incident.is_some() || self.grant.is_some())
+            && self.incident.is_none_or(|id| id == incident.id)
+            && self.tenant.as_ref().is_none_or(|tenant| *tenant == incident.tenant_id)
+            && self.contains_rules(incident)
+            && self.contains_victims(incident)
+    }
+
+    fn contains_rules(&self, incident: &Incident) -> bool {
+        let mut fired = incident.signals.iter().filter(|signal| signal.fired).map(|signal| signal.rule).peekable();
+        self.rules.is_empty() || fired.peek().is_some() && fired.all(|rule| self.rules.contains(&rule))
+    }
+
+    /// Every victim fulfils the conditions, so that a silence of one user does not hide that another one is affected.
+    fn contains_victims(&self, incident: &Incident) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let contains =
+            |user: &str, app: &str, grant: &str| is(&self.user, user) && is(&self.app, app) && is(&self.grant, grant);
+        if self.user.is_none() && self.app.is_none() && self.grant.is_none() {
+            return true;
+        }
+        let are_listed = incident.victims_total as usize <= incident.victims.len().max(1);
+        let mut victims = incident.victims.iter();
+        are_listed
+            && contains(&incident.user_id, &incident.app_id, &incident.family_id)
+            && victims.all(|Victim { user_id, app_id, family_id, .. }| contains(user_id, app_id, family_id))
+    }
+}
+
+/// A silence. Times are milliseconds since the epoch, wall clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    pub scope: Scope,
+    pub by: String,
+    pub reason: String,
+    pub at: i64,
+    pub until: i64,
+}
+
+/// A silence, or what one member has withheld because of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilenceKey {
+    pub silence: SilenceId,
+    /// Name of the member. Empty for the silence itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub member: String,
+}
+
+/// Numbers of alerts that a member has withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WithheldCount {
+    pub alerts: u64,
+    pub incidents: u64,
+    /// The highest log-odds of the incidents, nats.
+    pub log_odds_max: f64,
+    /// Time of the count.
+    pub at: i64,
+}
+
+/// What is recorded for a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SilenceState {
+    Added(Silence),
+    /// A person has ended it early.
+    Expired {
+        silence: Silence,
+        at: i64,
+        by: String,
+        reason: String,
+    },
+    Withheld(WithheldCount),
+}
+
+/// A record of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SilenceRecord {
+    #[serde(flatten)]
+    pub key: SilenceKey,
+    pub state: SilenceState,
+}
+
+impl LogRecord for SilenceRecord {
+    type Key = SilenceKey;
+    type Value = SilenceState;
+    const NAME: &'static str = "silences";
+    const IF_LOST: &'static str = "silences end early";
+
+    fn of(key: SilenceKey, state: SilenceState) -> Self {
+        Self { key, state }
+    }
+
+    fn key(&self) -> &SilenceKey {
+        &self.key
+    }
+
+    fn value(&self) -> &SilenceState {
+        &self.state
+    }
+
+    fn is_kept(&self, now: i64) -> bool {
+        let ended = match &self.state {
+            SilenceState::Added(silence) => silence.until,
+            SilenceState::Expired { at, .. } | SilenceState::Withheld(WithheldCount { at, .. }) => *at,
+        };
+        ended > now - KEPT_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{BaselineId, Timestamp};
+    use crate::verdict::{Action, CampaignId, Mode, Signal};
+
+    fn minor() -> Incident {
+        let at = Timestamp::from_millis(1_795_000_000_000).expect("a time");
+        let signal = Signal {
+            rule: RuleId::NewIp,
+            share: 2.0,
+            p_value: 1e-3,
+            fired: true,
+            observed: String::new(),
+            expected: String::new(),
+            reason: String::new(),
+        };
+        Incident {
+            id: IncidentId(0x42),
+            opened_at: at,
+            updated_at: at,
+            severity: Severity::Medium,
+            verdict: Verdict::Alert,
+            baseline: BaselineId(7),
+            subject: "g-1".to_owned(),
+            tenant_id: "acme".to_owned(),
+            token_id: "at-9".to_owned(),
+            family_id: "g-1".to_owned(),
+            user_id: "ana".to_owned(),
+            app_id: "crm".to_owned(),
+            event_id: "e-1".to_owned(),
+            change: 1,
+            campaign_id: CampaignId(0x43),
+            victims: Vec::new(),
+            victims_total: 1,
+            tenant_is_new: false,
+            log_odds: 4.0,
+            signals: vec![signal],
+            reason: String::new(),
+            action: Action::Alert,
+            mode: Mode::Alert,
+            report: true,
+            revoke: None,
+        }
+    }
+
+    #[test]
+    fn scope_requires_every_condition() {
+        let found = minor();
+        let (user, tenant, grant) =
+            (Some(found.user_id.clone()), Some(found.tenant_id.clone()), Some(found.family_id.clone()));
+        assert!(!Scope::default().contains(&found), "a silence without a condition matches nothing");
+        let scope = Scope { user, tenant: tenant.clone(), ..Scope::default() };
+        assert!(scope.contains(&found));
+        assert!(!Scope { tenant: Some("other".to_owned()), ..scope.clone() }.contains(&found));
+        assert!(!Scope { app: Some("other".to_owned()), ..scope.clone() }.contains(&found));
+        assert!(!Scope { user: Some(String::new()), ..scope.clone() }.contains(&found));
+        assert!(Scope { incident: Some(found.id), ..scope.clone() }.contains(&found));
+        assert!(!Scope { incident: Some(IncidentId(1)), ..scope }.contains(&found));
+        assert!(Scope { grant, ..Scope::default() }.contains(&found));
+        assert!(Scope { tenant, ..Scope::default() }.contains(&found));
+    }
+
+    #[test]
+    fn scope_contains_every_fired_rule() {
+        let of = |rules: &[RuleId]| Scope { rules: rules.iter().copied().collect(), ..Scope::default() };
+        let signal = minor().signals[0].clone();
+        let signal = |rule, fired| Signal { rule, fired, ..signal.clone() };
+        let signals = vec![signal(RuleId::NewIp, true), signal(RuleId::RefreshReuse, false)];
+        let found = Incident { signals: signals.clone(), ..minor() };
+        assert!(of(&[RuleId::NewIp]).contains(&found), "a rule that did not fire does not count");
+        assert!(!of(&[RuleId::RefreshReuse]).contains(&found));
+        let both = Incident { signals: [signals, vec![signal(RuleId::NewClient, true)]].concat(), ..minor() };
+        assert!(!of(&[RuleId::NewIp]).contains(&both), "another rule fired, too");
+        assert!(of(&[RuleId::NewIp, RuleId::NewClient]).contains(&both));
+        assert!(!of(&[RuleId::NewIp]).contains(&Incident { signals: Vec::new(), ..minor() }));
+    }
+
+    #[test]
+    fn scope_contains_every_victim() {
+        let victim = |user: &str| Victim { user_id: user.to_owned(), ..Victim::default() };
+        let found = minor();
+        let scope = Scope { user: Some(found.user_id.clone()), ..Scope::default() };
+        let with = |victims: Vec<Victim>, victims_total| Incident { victims, victims_total, ..found.clone() };
+        assert!(scope.contains(&with(vec![victim(&found.user_id), victim(&found.user_id)], 2)));
+        assert!(!scope.contains(&with(vec![victim(&found.user_id), victim("bob")], 2)));
+        assert!(!scope.contains(&with(vec![victim(&found.user_id)], 2)), "a victim that is not listed");
+        assert!(Scope { tenant: Some(found.tenant_id.clone()), ..Scope::default() }.contains(&with(Vec::new(), 500)));
+    }
+
+    #[test]
+    fn grave_incident_needs_a_narrow_scope() {
+        let wide = Scope { user: Some(minor().user_id), ..Scope::default() };
+        let grant = Scope { grant: Some(minor().family_id), ..Scope::default() };
+        let incident = Scope { incident: Some(minor().id), ..Scope::default() };
+        let grave =
+            [Incident { severity: Severity::Critical, ..minor() }, Incident { verdict: Verdict::Revoke, ..minor() }];
+        for grave in &grave {
+            assert!(!wide.contains(grave));
+            assert!(grant.contains(grave) && incident.contains(grave));
+        }
+    }
+
+    #[test]
+    fn records_are_read_back_and_unknown_conditions_are_not() {
+        let scope =
+            Scope { user: Some("a\u{202e}\n\"'; DROP".to_owned()), rules: [RuleId::NewIp].into(), ..Scope::default() };
+        let silence = Silence { scope, by: "ana".to_owned(), reason: "a test".to_owned(), at: 5, until: 9 };
+        let key = SilenceKey { silence: SilenceId(u64::MAX), member: String::new() };
+        let record = SilenceRecord { key, state: SilenceState::Added(silence) };
+        let line = serde_json::to_string(&record).expect("JSON");
+        assert_eq!(serde_json::from_str::<SilenceRecord>(&line).expect("a record"), record);
+        let newer = line.replace("\"user\"", "\"network\":\"x\",\"user\"");
+        assert!(serde_json::from_str::<SilenceRecord>(&newer).is_err(), "{newer}");
+        assert!(record.is_kept(9 + KEPT_MS - 1) && !record.is_kept(9 + KEPT_MS));
+    }
+
+    #[test]
+    fn id_reads_back() {
+        let id = SilenceId(0x0123_4567_89ab_cdef);
+        assert_eq!(SilenceId::parse(&id.to_string()), Some(id));
+        for wrong in ["", "SIL-", "SIL-1", "INC-0123456789ABCDEF", "SIL-0123456789ABCDEG"] {
+            assert_eq!(SilenceId::parse(wrong), None, "{wrong}");
+        }
+    }
+}
