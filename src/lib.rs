@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`by_hand`], [`evidence`], [`gate`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -67,6 +67,7 @@ pub mod wire;
 
 mod by_hand;
 pub mod cli;
+pub mod closing;
 pub mod config;
 pub mod deliver;
 mod evidence;

@@ -3,6 +3,7 @@
 mod background;
 mod condition;
 mod denylist;
+mod handled;
 mod mistake;
 mod radius;
 mod record_log;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
 pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
+pub(crate) use self::handled::STATES_MAX;
+pub use self::handled::{Handled, HandledStep, IncidentState};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
 pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
@@ -251,6 +254,9 @@ pub struct Notice {
     pub text: String,
     /// Milliseconds since the epoch, wall clock.
     pub at: i64,
+    /// The notice is about the work on an incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled: Option<Box<Handled>>,
 }
 
 /// Stores alerts and revocations until they are delivered.
@@ -311,6 +317,10 @@ pub trait Notifier: Send + Sync {
     fn target(&self) -> String;
     /// Sends `alert`. `key` is the same for all retries, so that the receiver can deduplicate.
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError>;
+    /// Whether its receiver keeps a state of incidents that this step changes.
+    fn handles(&self, _step: HandledStep) -> bool {
+        false
+    }
     /// Tests whether the channel responds and accepts the credentials. Sends no message.
     async fn probe(&self) -> Result<(), DeliveryError>;
 }

@@ -201,7 +201,8 @@ impl Rig {
     }
 
     fn notify(&self, key: &str, title: &str) {
-        let notice = Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000 };
+        let notice =
+            Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000, handled: None };
         self.outbox.notify(key, notice).expect("the item is stored");
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::{denylist, record_log, silence};
+use crate::closing::Closing;
 use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
@@ -14,6 +15,7 @@ use crate::notify::{Email, Webhook, open_channel};
 use crate::port::{self, Clock, DenylistRecord, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
+use crate::store::ClickHouse;
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
 use crate::verdict::Mode;
@@ -77,6 +79,18 @@ impl Delivery {
     /// The log of the denylist, if one is configured.
     pub(super) fn denylist(&self) -> Option<Arc<dyn RecordLog<DenylistRecord>>> {
         self.denylist.clone()
+    }
+
+    /// Closes incidents, unless the configuration turns it off.
+    pub(super) fn closing(&self, config: &Config, store: &Arc<ClickHouse>, clock: &Arc<dyn Clock>) -> Option<Closing> {
+        let after_days = config.incidents.close_after_days;
+        (after_days > 0).then(|| Closing {
+            settings: config.store.clone(),
+            store: Arc::clone(store),
+            outbox: Arc::clone(&self.outbox),
+            clock: Arc::clone(clock),
+            after_days,
+        })
     }
 
     /// The outbox, for notices.

@@ -8,15 +8,18 @@ use serde_json::{Value, json};
 
 use super::explain::{StoreArguments, field, line, store_error};
 use super::failure::Failure;
+use super::inform::inform;
 use super::operator;
 use super::record::{Record, Signature};
 use super::sql::failure;
 use super::terminal::to_stdout;
+use crate::closing::handled;
 use crate::config::Config;
-use crate::port::Clock as _;
+use crate::port::{Clock as _, Handled, HandledStep};
 use crate::sanitize;
 use crate::store::{ClickHouse, Reader, StoreSettings, WorkChange, WorkStatus};
 use crate::telemetry::SystemClock;
+use crate::verdict::IncidentId;
 
 /// List incidents, and record who works on them.
 #[derive(Debug, Args)]
@@ -31,9 +34,9 @@ enum Command {
     List(List),
     /// Show the status of an incident and every change of it.
     Show(Show),
-    /// Acknowledge an incident: an analyst works on it.
+    /// Acknowledge an incident: an analyst works on it. PagerDuty is informed.
     Ack(Ack),
-    /// Resolve an incident. If it changes afterwards, `list` shows it as open again.
+    /// Resolve an incident. PagerDuty, Opsgenie and Alertmanager are informed. If it changes afterwards, `list` shows it as open again.
     Resolve(Change),
     /// Add a note, and leave the status as it is.
     Note(Change),
@@ -109,6 +112,16 @@ enum Step {
     Acknowledge { assignee: Option<String> },
     Resolve,
     Note,
+}
+
+impl Step {
+    const fn handled(&self) -> Option<HandledStep> {
+        match self {
+            Self::Acknowledge { .. } => Some(HandledStep::Acknowledged),
+            Self::Resolve => Some(HandledStep::Resolved),
+            Self::Note => None,
+        }
+    }
 }
 
 /// Incidents with the work on them. The clock of the store decides whether an incident changed after its resolution.
@@ -216,14 +229,20 @@ fn show_text(incident: &Value) -> String {
 /// Appends a change, and prints the incident afterwards.
 fn changed(arguments: &Change, step: &Step) -> Result<(), Failure> {
     let (settings, signature) = (arguments.record.store()?, arguments.record.signature()?);
+    let (config, by) = (arguments.record.config()?, signature.by.clone());
     let runtime = super::setup::start_runtime()?;
-    let incident = runtime.block_on(async {
+    let informed = runtime.block_on(async {
         let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
-        let incident = apply(&store, &settings, (arguments, step), signature).await;
+        let changed = apply(&store, &settings, (arguments, step), signature).await;
         store.close().await;
-        incident
+        let (incident, handled) = changed?;
+        to_stdout(&sanitize::lines(&show_text(&incident)))?;
+        match handled {
+            Some(handled) => inform(&config, handled, &by).await,
+            None => Ok(String::new()),
+        }
     })?;
-    to_stdout(&sanitize::lines(&show_text(&incident)))
+    to_stdout(&sanitize::lines(&informed))
 }
 
 async fn apply(
@@ -231,7 +250,7 @@ async fn apply(
     settings: &StoreSettings,
     (arguments, step): (&Change, &Step),
     Signature { by, note }: Signature,
-) -> Result<Value, Failure> {
+) -> Result<(Value, Option<Handled>), Failure> {
     let reader = Reader::open(settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
     let outcome = async {
         let before = found(&reader, &arguments.incident).await?;
@@ -264,7 +283,11 @@ async fn apply(
             let problem = "another change was made at the same time and counts; yours is in the history";
             return Err(conflict(&after, problem));
         }
-        Ok(after)
+        let handled = match (step.handled(), IncidentId::parse(&arguments.incident)) {
+            (Some(step), Some(id)) => Some(handled(&reader, id, step).await.map_err(|error| store_error(&error))?),
+            _ => None,
+        };
+        Ok((after, handled))
     }
     .await;
     reader.close().await;

@@ -10,6 +10,7 @@ mod failure;
 pub(crate) mod feedback;
 pub(crate) mod geoip;
 pub(crate) mod incidents;
+mod inform;
 pub(crate) mod investigate;
 mod moment;
 pub(crate) mod notify;

@@ -100,6 +100,7 @@ async fn send(notifier: &dyn Notifier, now: i64) -> Result<Accepted, DeliveryErr
         text: "This is a test, sent by `tokenwarden notify test`. No token is affected. Nothing has to be done."
             .to_owned(),
         at: now,
+        handled: None,
     };
     let key = format!("notice-test-{now}");
     let late = DeliveryError::Retriable {
@@ -110,12 +111,12 @@ async fn send(notifier: &dyn Notifier, now: i64) -> Result<Accepted, DeliveryErr
     tokio::time::timeout(WAIT, notifier.notify(Alert::Notice(&notice), &key)).await.unwrap_or(Err(late))
 }
 
-fn describe(notifier: &dyn Notifier) -> String {
+pub(super) fn describe(notifier: &dyn Notifier) -> String {
     format!("{} to {}", notifier.name(), notifier.target())
 }
 
 /// The reason, and what the receiver wrote.
-fn problem(error: &DeliveryError) -> String {
+pub(super) fn problem(error: &DeliveryError) -> String {
     match error {
         DeliveryError::Retriable { reason, retry_after: Some(wait), .. } => {
             format!("{reason}; it accepts requests again in {} s", wait.as_secs())

@@ -38,6 +38,10 @@ impl Record {
         chosen_store(self.config.as_deref(), self.store.as_deref())
     }
 
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
     pub(super) fn signature(&self) -> Result<Signature, Failure> {
         let note = self.note.as_deref().map_or(Ok(String::new()), |note| operator::text(note, "--note"))?;
         Ok(Signature { by: operator::name(self.by.as_deref())?, note })

@@ -110,6 +110,7 @@ fn serve(
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
     let denylist = delivery.denylist();
+    let closing = delivery.closing(config, store, &clock);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -141,6 +142,9 @@ fn serve(
             clock: Arc::clone(&clock),
         };
         runtime.spawn(follower.run());
+    }
+    if let Some(closing) = closing {
+        runtime.spawn(closing.run());
     }
     let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
     let outside = Environment {

@@ -23,8 +23,8 @@ use serde::Deserialize;
 pub(crate) use self::alert::AlertSection;
 use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
-    Admin, DenylistSection, Detection, FileSection, Outbox, Privacy, Revoke, SilencesSection, SnapshotSection,
-    SourceSection,
+    Admin, DenylistSection, Detection, FileSection, IncidentsSection, Outbox, Privacy, Revoke, SilencesSection,
+    SnapshotSection, SourceSection,
 };
 pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
@@ -71,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) denylist: Option<DenylistSection>,
     /// Without it, there are no silences.
     pub(crate) silences: Option<SilencesSection>,
+    pub(crate) incidents: IncidentsSection,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
     pub(crate) snapshots: SnapshotSection,
@@ -265,6 +266,9 @@ impl Config {
         }
         if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {
             return wrong("snapshots.interval_ms", "must be between 1000 (1 s) and 86400000 (1 day)");
+        }
+        if self.incidents.close_after_days > 365 {
+            return wrong("incidents.close_after_days", "must be at most 365; 0 closes no incident");
         }
         if let Some(Err((key, problem))) = self.silences.as_ref().map(SilencesSection::check) {
             return wrong(key, problem);

@@ -125,7 +125,7 @@ impl Watch {
         if !reported.is_empty() {
             let at = clock.now_millis();
             let text = format!("The rules in {} were reloaded:\n{}", dir.display(), lines(&reported));
-            let notice = Notice { title: "rules were disabled or may now revoke".to_owned(), text, at };
+            let notice = Notice { title: "rules were disabled or may now revoke".to_owned(), text, at, handled: None };
             self.notify(format!("rules-changed-{at}"), notice);
         }
     }
@@ -148,7 +148,10 @@ impl Watch {
             dir.display(),
             lines(problems)
         );
-        self.notify(format!("rules-refused-{at}"), Notice { title: "changed rules are refused".to_owned(), text, at });
+        self.notify(
+            format!("rules-refused-{at}"),
+            Notice { title: "changed rules are refused".to_owned(), text, at, handled: None },
+        );
     }
 
     /// Reports rules that are disabled at the start because the folder has no file for them.
@@ -164,7 +167,10 @@ impl Watch {
         );
         // The key limits the notice to one per day, even if the service restarts often.
         let key = format!("rules-missing-{:016x}-{}", xxh3_64(missing.as_bytes()), at.div_euclid(DAY_MS));
-        self.notify(key, Notice { title: "rules are disabled because they have no file".to_owned(), text, at });
+        self.notify(
+            key,
+            Notice { title: "rules are disabled because they have no file".to_owned(), text, at, handled: None },
+        );
     }
 
     fn notify(&mut self, key: String, notice: Notice) {

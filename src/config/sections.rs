@@ -225,6 +225,20 @@ impl SilencesSection {
     }
 }
 
+/// Closing of incidents.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct IncidentsSection {
+    /// Time after a revocation after which an incident is closed. 0: never.
+    pub(crate) close_after_days: u32,
+}
+
+impl Default for IncidentsSection {
+    fn default() -> Self {
+        Self { close_after_days: 7 }
+    }
+}
+
 /// Hashing of bearer values, so that they are never written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -16,7 +16,7 @@ use super::silences::Silences;
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId};
-use crate::verdict::Incident;
+use crate::verdict::{Incident, IncidentId};
 
 /// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
 const OPEN_MAX: usize = 20_000;
@@ -76,7 +76,8 @@ impl Outbox {
                  remove it.",
                 opened.damaged
             );
-            let notice = Notice { title: "The outbox is damaged".to_owned(), text, at: clock.now_millis() };
+            let notice =
+                Notice { title: "The outbox is damaged".to_owned(), text, at: clock.now_millis(), handled: None };
             tracing::error!("{}: {}", notice.title, notice.text);
             if !channels.is_empty() && !state.has(&key) {
                 let lanes = channels.clone();
@@ -194,6 +195,48 @@ impl Outbox {
         let now = self.clock.now_millis();
         self.inner().state.flush(now);
         self.changed.send_replace(());
+    }
+
+    /// Whether messages about the incident were sent, or are to be sent, by this process.
+    pub(crate) fn has_incident(&self, incident: IncidentId) -> bool {
+        self.inner().state.threads.contains_key(&incident.0)
+    }
+
+    /// As [`port::Outbox::notify`], and also for the channels that have messages about the incident.
+    pub(crate) fn notify_of(&self, key: &str, notice: Notice, incident: IncidentId) -> io::Result<()> {
+        let mut lanes = self.notice_lanes();
+        if let Some(thread) = self.inner().state.threads.get(&incident.0) {
+            let have = thread.sent.keys().filter(|lane| self.channels.contains(lane) && !lanes.contains(lane));
+            let have: Vec<_> = have.cloned().collect();
+            lanes.extend(have);
+        }
+        self.notify_lanes(key, notice, lanes)
+    }
+
+    fn notify_lanes(&self, key: &str, notice: Notice, lanes: Vec<String>) -> io::Result<()> {
+        let key = notice_key(key);
+        let mut inner = self.inner();
+        if inner.state.has(&key) {
+            return Ok(());
+        }
+        if inner.state.waiting() >= OPEN_MAX + NOTICES_MAX {
+            return Err(full());
+        }
+        // Logged once per key. Without a channel, the log line is the only report.
+        if notice.handled.is_some() {
+            tracing::info!("{}: {}", notice.title, notice.text);
+        } else {
+            tracing::error!("{}: {}", notice.title, notice.text);
+        }
+        let record = if lanes.is_empty() {
+            Record::Known { key }
+        } else {
+            Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes }
+        };
+        inner.append(vec![record])?;
+        drop(inner);
+        self.changed.send_replace(());
+        Ok(())
     }
 
     pub(super) fn append(&self, records: Vec<Record>) -> io::Result<()> {
@@ -330,25 +373,7 @@ impl port::Outbox for Outbox {
     }
 
     fn notify(&self, key: &str, notice: Notice) -> io::Result<()> {
-        let key = notice_key(key);
-        let mut inner = self.inner();
-        if inner.state.has(&key) {
-            return Ok(());
-        }
-        if inner.state.waiting() >= OPEN_MAX + NOTICES_MAX {
-            return Err(full());
-        }
-        // Logged once per key. Without a channel, the log line is the only report.
-        tracing::error!("{}: {}", notice.title, notice.text);
-        let record = if self.channels.is_empty() {
-            Record::Known { key }
-        } else {
-            Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes: self.notice_lanes() }
-        };
-        inner.append(vec![record])?;
-        drop(inner);
-        self.changed.send_replace(());
-        Ok(())
+        self.notify_lanes(key, notice, self.notice_lanes())
     }
 }
 

@@ -19,14 +19,16 @@ use serde_json::Value;
 
 use self::answer::Answer;
 use self::fields::Sending;
-use self::preset::Preset;
+use self::preset::{Preset, StepSettings};
 use self::template::Node;
 use super::settings::{ChannelKind, ChannelSettings, required};
 use crate::outgoing;
-use crate::port::{Accepted, Alert, Clock, DeliveryError, Notifier};
+use crate::port::{Accepted, Alert, Clock, DeliveryError, Handled, HandledStep, IncidentState, Notice, Notifier};
 
 /// Maximum number of bytes that are read of a body.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// Placeholder of the id of an incident in a URL.
+const INCIDENT: &str = "INC-ID";
 /// Maximum length of a message's id in the receiver's system.
 const ROOT_BYTES_MAX: usize = 100;
 
@@ -40,6 +42,16 @@ pub(super) struct HttpChannel {
     headers: HeaderMap,
     preset: Preset,
     body: Node,
+    acknowledge: Option<Step>,
+    resolve: Option<Step>,
+}
+
+/// The request for a step in the work on an incident.
+struct Step {
+    /// With [`INCIDENT`] in place of the id.
+    url: Url,
+    body: Node,
+    for_each_state: bool,
 }
 
 impl HttpChannel {
@@ -91,10 +103,49 @@ impl HttpChannel {
         };
         let url = checked(&preset.request.path)?;
         let probe = preset.probe.as_ref().map(|probe| checked(&probe.path)).transpose()?;
+        let step = |settings: &Option<StepSettings>| {
+            let Some(settings) = settings else { return Ok(None) };
+            let body = Node::compile(&settings.body, &fixed).map_err(|problem| (key, problem))?;
+            let url = checked(&settings.path.replace("{id}", INCIDENT))?;
+            Ok(Some(Step { url, body, for_each_state: settings.for_each_state }))
+        };
+        let (acknowledge, resolve) = (step(&preset.acknowledge)?, step(&preset.resolve)?);
         let client = outgoing::client(&url, allow_private, settings.ca_file.as_deref());
         let client =
             client.map_err(|problem| (if settings.ca_file.is_some() { "ca_file" } else { url_key }, problem))?;
-        Ok(Self { name: name.to_owned(), client, clock, url, probe, headers, preset, body })
+        let name = name.to_owned();
+        Ok(Self { name, client, clock, url, probe, headers, preset, body, acknowledge, resolve })
+    }
+
+    const fn step(&self, step: HandledStep) -> Option<&Step> {
+        match step {
+            HandledStep::Acknowledged => self.acknowledge.as_ref(),
+            HandledStep::Resolved => self.resolve.as_ref(),
+        }
+    }
+
+    /// Sends a step in the work on an incident.
+    async fn inform(&self, step: &Step, notice: &Notice, handled: &Handled, key: &str) -> Result<u16, DeliveryError> {
+        let url = step.url.as_str().replace(INCIDENT, &handled.incident.to_string());
+        let url = Url::parse(&url)
+            .map_err(|error| DeliveryError::Permanent { reason: format!("no URL: {error}"), status: 0 })?;
+        let states: Vec<Option<&IncidentState>> = if step.for_each_state && !handled.states.is_empty() {
+            handled.states.iter().map(Some).collect()
+        } else {
+            vec![handled.states.first()]
+        };
+        let mut last = 0;
+        for state in states {
+            let sending = Sending { alert: Alert::Notice(notice), key, now: self.clock.now_millis(), state };
+            let body = step.body.body(&sending, &self.preset, None).ok_or_else(|| self.too_large())?;
+            (last, _) = self.send(&url, body).await?;
+        }
+        Ok(last)
+    }
+
+    fn too_large(&self) -> DeliveryError {
+        let reason = format!("the message is larger than the {} bytes of its preset", self.preset.request.bytes_max);
+        DeliveryError::Permanent { reason, status: 0 }
     }
 
     /// Sends a request. Returns the status and the body of an accepted one.
@@ -121,21 +172,27 @@ impl Notifier for HttpChannel {
     }
 
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError> {
-        let sending = Sending { alert, key, now: self.clock.now_millis() };
+        if let Alert::Notice(notice) = alert
+            && let Some(handled) = &notice.handled
+            && let Some(step) = self.step(handled.step)
+        {
+            return self.inform(step, notice, handled, key).await.map(Accepted::with);
+        }
+        let sending = Sending { alert, key, now: self.clock.now_millis(), state: None };
         let root = match alert {
             Alert::Incident { progress, .. } => progress.root.as_deref(),
             Alert::Notice(_) => None,
         };
         let thread = self.preset.thread.as_ref();
         let in_thread = thread.and_then(|thread| Some((&*thread.key, root?)));
-        let Some(body) = self.body.body(&sending, &self.preset, in_thread) else {
-            let reason =
-                format!("the message is larger than the {} bytes of its preset", self.preset.request.bytes_max);
-            return Err(DeliveryError::Permanent { reason, status: 0 });
-        };
+        let body = self.body.body(&sending, &self.preset, in_thread).ok_or_else(|| self.too_large())?;
         let (status, answer) = self.send(&self.url, body).await?;
         let root = thread.and_then(|thread| message_id(&answer, &thread.id));
         Ok(Accepted { status, root })
+    }
+
+    fn handles(&self, step: HandledStep) -> bool {
+        self.step(step).is_some()
     }
 
     /// Without a request that has no side effect, nothing is sent.

@@ -11,6 +11,7 @@ use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::verdict::Severity;
 
 use super::rows::incident;
+use super::support::web::Web;
 use super::{embedded, library, turn};
 
 const ONE: &str = "INC-0000000000000001";
@@ -97,4 +98,54 @@ async fn incidents_have_status_assignee_and_history() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
     store.close().await;
+}
+
+#[tokio::test]
+async fn receivers_are_informed_of_a_resolution() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let web = tokio::task::spawn_blocking(Web::start).await.unwrap();
+    let settings = embedded(&directory.path().join("data"));
+    let store = ClickHouse::open(&settings).await.unwrap();
+    change(&store, 1, 1, Severity::Medium).await;
+    change(&store, 1, 2, Severity::High).await;
+    let text = format!(
+        "[store]\nurl = 'embedded:data'\n\
+         [alert.channel.oncall]\nkind = 'pagerduty'\nurl = '{0}/pd'\ntoken = 's3cret-key'\n\
+         [alert.channel.am]\nkind = 'alertmanager'\nurl = '{0}/am'\n\
+         [alert.channel.chat]\nkind = 'slack_webhook'\nwebhook_url = '{0}/chat'\n",
+        web.url
+    );
+    std::fs::write(directory.path().join("t.toml"), text).unwrap();
+    let incidents = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+        command.arg("incidents").args(arguments).args(["--config", "t.toml"]).current_dir(directory.path());
+        command.env("TOKENWARDEN__STORE__LIBRARY", library()).output().unwrap()
+    };
+    web.answer(&[202]);
+    let text = printed(&incidents(&["ack", ONE, "--by", "Ana"]));
+    assert!(text.contains("status acknowledged") && text.ends_with(": acknowledged\n"), "{text}");
+    let requests = web.requests();
+    assert_eq!(requests.len(), 1, "only PagerDuty knows this step");
+    let body: Value = serde_json::from_str(&requests[0].body).unwrap();
+    assert_eq!(body, json!({"routing_key": "s3cret-key", "event_action": "acknowledge", "dedup_key": ONE}));
+
+    // Alertmanager has an alert for each severity.
+    web.answer(&[200, 200, 202]);
+    let text = printed(&incidents(&["resolve", ONE, "--by", "Ana"]));
+    assert_eq!(text.matches(": resolved\n").count(), 2, "{text}");
+    let paths: Vec<_> = web.requests()[1..].iter().map(|asked| asked.path.clone()).collect();
+    assert_eq!(paths, ["/am/api/v2/alerts", "/am/api/v2/alerts", "/pd/v2/enqueue"]);
+
+    web.answer(&[200, 200, 500]);
+    let failed = incidents(&["resolve", ONE, "--by", "Ana"]);
+    let stderr = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(69), "{stderr}");
+    let problem = format!("{ONE} is resolved in the store, and not at every receiver; run the command again");
+    assert!(stderr.contains(&problem) && stderr.contains("500") && !stderr.contains("s3cret"), "{stderr}");
+    // A note is not a step.
+    printed(&incidents(&["note", ONE, "--note", "x"]));
+    assert_eq!(web.requests().len(), 7);
+    store.close().await;
+    tokio::task::spawn_blocking(move || drop(web)).await.unwrap();
 }

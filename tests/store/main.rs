@@ -9,6 +9,7 @@
 mod ask;
 mod by_hand;
 mod child;
+mod closing;
 mod cluster;
 mod crash;
 mod evidence;

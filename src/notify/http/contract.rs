@@ -8,9 +8,9 @@ use super::*;
 use crate::notify::shipped::PRESETS;
 use crate::notify::tests::incident;
 use crate::outgoing::receiver::{At, Receiver, Seen};
-use crate::port::{Notice, Progress, Revocation};
+use crate::port::{Handled, HandledStep, IncidentState, Notice, Progress, Revocation};
 use crate::sanitize;
-use crate::verdict::{Incident, Victim};
+use crate::verdict::{Incident, IncidentId, Severity, Victim};
 
 /// A channel with `keys` in its section.
 fn channel(keys: &str) -> Result<HttpChannel, (&'static str, String)> {
@@ -172,7 +172,8 @@ async fn hostile_values_stay_text_within_the_limits() {
 #[tokio::test]
 async fn notices_have_a_key_and_a_severity() {
     let (receiver, url) = Receiver::start().await;
-    let notice = Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000 };
+    let notice =
+        Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000, handled: None };
     for contract in CONTRACTS {
         receiver.reply(contract.accepted().0, contract.accepted().1);
         let sent = contract.channel(&url).notify(Alert::Notice(&notice), "notice-caps").await;
@@ -181,6 +182,74 @@ async fn notices_have_a_key_and_a_severity() {
         assert!(body.contains("[tokenwarden] Caps") && body.contains("One.") && body.contains("Two."), "{body}");
         let has_id = !contract.kind.starts_with("slack");
         assert_eq!(body.contains("notice-caps"), has_id, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn steps_send_the_documented_requests() {
+    let (receiver, url) = Receiver::start().await;
+    let state = |severity, user: &str| IncidentState {
+        severity,
+        tenant_id: "acme".to_owned(),
+        user_id: user.to_owned(),
+        app_id: "crm".to_owned(),
+    };
+    let hostile = "ana\u{202e}\n\"";
+    let labels = |severity: &str, user: &str| {
+        json!([{
+            "startsAt": "2026-11-18T11:06:40Z", "endsAt": "2026-11-26T10:00:00Z",
+            "labels": {
+                "alertname": "TokenwardenIncident", "incident": "INC-0000000000000042", "severity": severity,
+                "tenant": "acme", "user": user, "app": "crm",
+            },
+            "annotations": { "summary": "[tokenwarden] closed" },
+        }])
+    };
+    let event = |action: &str| {
+        let key = "R0123456789012345678901234567890";
+        json!({ "routing_key": key, "event_action": action, "dedup_key": "INC-0000000000000042" })
+    };
+    let close = json!({ "source": "tokenwarden", "note": "[tokenwarden] closed" });
+    let resolved = HandledStep::Resolved;
+    let expected: &[(&str, HandledStep, &str, Vec<Value>)] = &[
+        ("pagerduty", HandledStep::Acknowledged, "POST /v2/enqueue", vec![event("acknowledge")]),
+        ("pagerduty", resolved, "POST /v2/enqueue", vec![event("resolve")]),
+        ("opsgenie", resolved, "POST /v2/alerts/INC-0000000000000042/close?identifierType=alias", vec![close]),
+        (
+            "alertmanager",
+            resolved,
+            "POST /am/api/v2/alerts",
+            vec![labels("high", "ana"), labels("critical", "ana\u{fffd}␊\"")],
+        ),
+    ];
+    for (kind, step, line, bodies) in expected {
+        let contract = CONTRACTS.iter().find(|contract| contract.kind == *kind).expect("a contract");
+        let channel = contract.channel(&url);
+        assert!(channel.handles(*step), "{kind}");
+        let states = vec![state(Severity::High, "ana"), state(Severity::Critical, hostile)];
+        let (incident, opened_at) = (IncidentId(0x42), 1_795_000_000_000);
+        let handled = Some(Box::new(Handled { incident, step: *step, opened_at, states }));
+        let at = crate::outgoing::receiver::NOW;
+        let notice = Notice { title: "closed".to_owned(), text: "By ana.".to_owned(), at, handled };
+        let (code, body) = contract.accepted();
+        for _ in bodies {
+            receiver.reply(code, body);
+        }
+        let sent = channel.notify(Alert::Notice(&notice), "notice-closed").await;
+        assert_eq!(outcome(&sent), "accepted", "{kind}");
+        let seen = receiver.take();
+        assert!(seen.iter().all(|seen| seen.line == *line), "{kind}: {seen:?}");
+        assert_eq!(seen.iter().map(json_of).collect::<Vec<_>>(), *bodies, "{kind}");
+        for (code, body, _) in contract.answers.iter().filter(|(_, _, expected)| *expected == "retry") {
+            receiver.reply(*code, body);
+            assert_eq!(outcome(&channel.notify(Alert::Notice(&notice), "notice-closed").await), "retry", "{kind}");
+        }
+        receiver.take();
+        receiver.forget_replies();
+    }
+    for contract in CONTRACTS.iter().filter(|contract| expected.iter().all(|(kind, ..)| *kind != contract.kind)) {
+        let channel = contract.channel(&url);
+        assert!(!channel.handles(resolved) && !channel.handles(HandledStep::Acknowledged), "{}", contract.kind);
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::millis::{DAY_MS, rfc3339};
 use crate::notify::{brief, ocsf};
-use crate::port::{Alert, Progress};
+use crate::port::{Alert, IncidentState, Notice, Progress};
 use crate::verdict::{Incident, Severity};
 
 /// Longest value that a preset does not limit, UTF-16 code units.
@@ -19,6 +19,8 @@ pub(super) struct Sending<'a> {
     pub(super) key: &'a str,
     /// Milliseconds since the epoch, wall clock.
     pub(super) now: i64,
+    /// Values of the incident whose work the notice is about.
+    pub(super) state: Option<&'a IncidentState>,
 }
 
 /// A value of an alert.
@@ -86,23 +88,34 @@ impl Field {
     pub(super) fn text<'a>(self, of: &Sending<'a>) -> Cow<'a, str> {
         match of.alert {
             Alert::Incident { incident, progress } => self.of_incident(of, incident, progress),
-            Alert::Notice(notice) => match self {
-                Self::Key | Self::Id => of.key.into(),
-                Self::Kind => "notice".into(),
-                Self::Headline => format!("[tokenwarden] {}", notice.title).into(),
-                Self::Details => (&*notice.text).into(),
-                Self::Time | Self::Opened => rfc3339(notice.at).into(),
-                Self::Ends => rfc3339(of.now + DAY_MS).into(),
-                Self::Severity
-                | Self::Tenant
-                | Self::User
-                | Self::App
-                | Self::Grant
-                | Self::TokenId
-                | Self::Rules
-                | Self::Revocation
-                | Self::Finding => "".into(),
+            Alert::Notice(notice) => match (self, &notice.handled, of.state) {
+                (Self::Id, Some(handled), _) => handled.incident.to_string().into(),
+                (Self::Opened, Some(handled), _) => rfc3339(handled.opened_at).into(),
+                (Self::Tenant, _, Some(state)) => (&*state.tenant_id).into(),
+                (Self::User, _, Some(state)) => (&*state.user_id).into(),
+                (Self::App, _, Some(state)) => (&*state.app_id).into(),
+                _ => self.of_notice(of, notice),
             },
+        }
+    }
+
+    fn of_notice<'a>(self, of: &Sending<'a>, notice: &'a Notice) -> Cow<'a, str> {
+        match self {
+            Self::Key | Self::Id => of.key.into(),
+            Self::Kind => "notice".into(),
+            Self::Headline => format!("[tokenwarden] {}", notice.title).into(),
+            Self::Details => (&*notice.text).into(),
+            Self::Time | Self::Opened => rfc3339(notice.at).into(),
+            Self::Ends => rfc3339(of.now + DAY_MS).into(),
+            Self::Severity
+            | Self::Tenant
+            | Self::User
+            | Self::App
+            | Self::Grant
+            | Self::TokenId
+            | Self::Rules
+            | Self::Revocation
+            | Self::Finding => "".into(),
         }
     }
 
@@ -132,11 +145,11 @@ impl Field {
 }
 
 impl Sending<'_> {
-    /// A notice is about the service, and as grave as an incident of severity high.
-    pub(super) const fn severity(&self) -> Severity {
+    /// A notice about the service is as grave as an incident of severity high.
+    pub(super) fn severity(&self) -> Severity {
         match self.alert {
             Alert::Incident { incident, .. } => incident.severity,
-            Alert::Notice(_) => Severity::High,
+            Alert::Notice(_) => self.state.map_or(Severity::High, |state| state.severity),
         }
     }
 

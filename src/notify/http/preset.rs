@@ -38,6 +38,9 @@ pub(super) struct Preset {
     #[serde(default)]
     pub(super) answer: AnswerSettings,
     pub(super) thread: Option<ThreadSettings>,
+    /// Requests for steps in the work on an incident.
+    pub(super) acknowledge: Option<StepSettings>,
+    pub(super) resolve: Option<StepSettings>,
     pub(super) probe: Option<ProbeSettings>,
 }
 
@@ -79,6 +82,20 @@ pub(super) struct ThreadSettings {
     pub(super) id: String,
     /// Key of the body of later messages that refers to the first one.
     pub(super) key: String,
+}
+
+/// The request for a step in the work on an incident. It gets the same answer test as a message.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StepSettings {
+    /// Appended to the URL. May contain `{id}`, the id of the incident.
+    pub(super) path: String,
+    /// JSON. Each string in it is a template.
+    pub(super) body: Value,
+    /// One request for each distinct set of severity, tenant, user and application in the messages about the incident,
+    /// because the receiver identifies an alert by them.
+    #[serde(default)]
+    pub(super) for_each_state: bool,
 }
 
 /// A request without side effects that tests the credential. It gets the same answer test as a message.
