@@ -92,14 +92,14 @@ pub(crate) fn exp(x: f64) -> f64 {
 
 /// 2^x, with a relative error of at most 2e-12. 0 below e^−708.
 #[inline]
-pub(crate) fn exp2(x: f64) -> f64 {
+pub(crate) const fn exp2(x: f64) -> f64 {
     let (scaled, whole) = nearest(x * POWERS as f64);
     power(x * LN_2, whole, (x - scaled / POWERS as f64) * LN_2)
 }
 
 /// The integer nearest to `x`, for |x| < 2^51, and its lower 32 bits.
 #[inline]
-fn nearest(x: f64) -> (f64, i32) {
+pub(crate) const fn nearest(x: f64) -> (f64, i32) {
     // Floats of this size are integers, so the lower bits of the sum are the integer. A cast would check for overflow.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
     let sum = x + WHOLE;
@@ -108,15 +108,15 @@ fn nearest(x: f64) -> (f64, i32) {
 
 /// `2^(scaled/32)·e^r`, |r| ≤ ln 2/64. `x`: the exponent of e that both give.
 #[inline]
-fn power(x: f64, scaled: i32, r: f64) -> f64 {
-    if !(-708.0..=709.0).contains(&x) {
+const fn power(x: f64, scaled: i32, r: f64) -> f64 {
+    if !(x >= -708.0 && x <= 709.0) {
         return if x < 0.0 { 0.0 } else { x * f64::INFINITY };
     }
     let entry = POWERS_OF_TWO[scaled as usize % POWERS];
     // e^r. The sixth summand is below 2e-12.
     let square = r * r;
     let series = 1.0 + (r + square * ((0.5 + 1.0 / 6.0 * r) + 1.0 / 24.0 * square));
-    let exponent = i64::from(scaled.div_euclid(POWERS as i32));
+    let exponent = scaled.div_euclid(POWERS as i32) as i64;
     entry * series * f64::from_bits(((exponent + 1_023) as u64) << 52)
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn sigma(x: f64) -> f64 {
 }
 
 /// `2^(−elapsed/half_life)`, both in the same unit. 1 if `elapsed` is negative.
-pub(crate) fn faded(elapsed: f64, half_life: f64) -> f64 {
+pub(crate) const fn faded(elapsed: f64, half_life: f64) -> f64 {
     exp2(-elapsed.max(0.0) / half_life)
 }
 

@@ -171,39 +171,72 @@ const FADE_STEP_MS: i64 = 10 * MINUTE_MS;
 const LEAST: (f64, f64) = (-1.0, -5.0);
 const LEAST_AGE_DAYS: f64 = 10.0;
 
-/// Decay of evidence over the time since the last event of a holder.
-pub(crate) struct Fading {
-    /// Decay factors times 65,536, for half-lives of eight hours, one day and three days.
+/// Decay factors times 65,536, for half-lives of eight hours, one day and three days.
+#[derive(Clone, Copy)]
+struct Left {
     eight_hours: i32,
     day: i32,
     three_days: i32,
+}
+
+impl Left {
+    const WHOLE: Self = Self { eight_hours: 65_536, day: 65_536, three_days: 65_536 };
+
+    /// The factors of the first day, because most holders are used again within a day.
+    const OF_DAY: [Self; (DAY_MS / FADE_STEP_MS) as usize] = {
+        let mut of_day = [Self::WHOLE; _];
+        let mut steps = 0;
+        while steps < of_day.len() {
+            of_day[steps] = Self::calculate(steps as i64);
+            steps += 1;
+        }
+        of_day
+    };
+
+    const fn after(steps: i64) -> Self {
+        if steps < Self::OF_DAY.len() as i64 { Self::OF_DAY[steps as usize] } else { Self::calculate(steps) }
+    }
+
+    const fn calculate(steps: i64) -> Self {
+        let days = (steps * FADE_STEP_MS) as f64 / DAY_MS as f64;
+        Self {
+            eight_hours: (faded(days, 1.0 / 3.0) * 65_536.0) as i32,
+            day: (faded(days, 1.0) * 65_536.0) as i32,
+            three_days: (faded(days, 3.0) * 65_536.0) as i32,
+        }
+    }
+}
+
+/// Decay of evidence over the time since the last event of a holder.
+pub(crate) struct Fading {
+    left: Left,
     least: Nats,
 }
 
 impl Fading {
     /// Half-life of one day. Evidence for the owner is dropped.
     pub(crate) fn against_holder(&self, evidence: Nats) -> Nats {
-        evidence.max(Nats::default()).faded(self.day)
+        evidence.max(Nats::default()).faded(self.left.day)
     }
 
     /// Half-life of one day. Evidence for the owner is limited.
     pub(crate) fn limited(&self, evidence: Nats) -> Nats {
-        evidence.faded(self.day).max(self.least)
+        evidence.faded(self.left.day).max(self.least)
     }
 
     /// Half-life of eight hours. Evidence for the owner is limited.
     pub(crate) fn limited_fast(&self, evidence: Nats) -> Nats {
-        evidence.faded(self.eight_hours).max(self.least)
+        evidence.faded(self.left.eight_hours).max(self.least)
     }
 
     /// Half-life of eight hours, for evidence of either sign.
     pub(crate) const fn fast(&self, evidence: Nats) -> Nats {
-        evidence.faded(self.eight_hours)
+        evidence.faded(self.left.eight_hours)
     }
 
     /// Half-life of three days, for evidence of either sign.
     pub(crate) const fn slow(&self, evidence: Nats) -> Nats {
-        evidence.faded(self.three_days)
+        evidence.faded(self.left.three_days)
     }
 }
 
@@ -213,11 +246,8 @@ pub(crate) fn fade(holder: &mut Holder, at: i64) {
     if steps <= 0 {
         return;
     }
-    let days = (steps * FADE_STEP_MS) as f64 / DAY_MS as f64;
-    let left = |half_life: f64| (faded(days, half_life) * 65_536.0) as i32;
     let least = if holder.age_days(at) > LEAST_AGE_DAYS { LEAST.0 } else { LEAST.1 };
-    let fading =
-        Fading { eight_hours: left(1.0 / 3.0), day: left(1.0), three_days: left(3.0), least: Nats::new(least) };
+    let fading = Fading { left: Left::after(steps), least: Nats::new(least) };
     fade_all(&mut holder.evidence, &fading);
 }
 
