@@ -129,7 +129,7 @@ fn begin_baseline(observation: &Observation<'_>) -> Baseline {
     // The first visit counts as the owner's, because there was nothing to compare it with.
     let first = seed.sighting(sighting);
     hour::learn_time(&mut baseline, &first, 1.0);
-    net::learn_place(&mut baseline, &first, 1.0);
+    net::learn_place(&mut baseline, &first, seed.site, 1.0);
     baseline.learn_client(&first, 1.0);
     (baseline.networks, baseline.hosting_networks) = (1, u8::from(seed.hosting));
     let mut holder = Holder::born(first.network, first.family, seed.first_at, NetLevel::KnownAddress);

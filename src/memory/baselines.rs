@@ -8,7 +8,7 @@ use super::baseline::Baseline;
 use super::blocks::Blocks;
 use super::cohort::Kind;
 use super::generations::{Generations, Map};
-use super::sighting::Sighting;
+use super::sighting::{Sighting, Site};
 use super::visit::VISIT_GAP_MS;
 use crate::millis::MINUTE_MS;
 use crate::place::NetworkClass;
@@ -41,7 +41,7 @@ pub(crate) struct Seed {
     version: u32,
     family: u32,
     fingerprint: u32,
-    site: super::sighting::Site,
+    pub(crate) site: Site,
 }
 
 impl Seed {
@@ -58,7 +58,6 @@ impl Seed {
             version,
             family,
             fingerprint,
-            site,
             ..
         } = sighting;
         let hosting = sighting.class != NetworkClass::Access;
@@ -78,7 +77,7 @@ impl Seed {
             version,
             family,
             fingerprint,
-            site,
+            site: sighting.site(),
         }
     }
 
@@ -90,8 +89,8 @@ impl Seed {
         same && self.events < SEED_EVENTS_MAX
     }
 
-    /// The sighting of the seed, as far as a baseline learns from it. `like` gives the fields that the seed does not
-    /// store.
+    /// The sighting of the seed, as far as a baseline learns from it, without its [`Self::site`]. `like` gives the fields
+    /// that the seed does not store.
     pub(crate) const fn sighting(&self, like: &Sighting) -> Sighting {
         Sighting {
             at: self.first_at,
@@ -105,7 +104,7 @@ impl Seed {
             version: self.version,
             family: self.family,
             fingerprint: self.fingerprint,
-            site: self.site,
+            coordinates: None,
             visit: self.visit,
             ..*like
         }

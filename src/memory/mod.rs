@@ -109,7 +109,7 @@ impl Memory {
 pub(crate) mod tests {
     use super::*;
     use crate::enrichment::Device;
-    use crate::place::NetworkClass;
+    use crate::place::{Coordinates, NetworkClass};
 
     /// A sighting of an owner at the usual place.
     pub(crate) fn sighting() -> Sighting {
@@ -126,7 +126,7 @@ pub(crate) mod tests {
             family: 6,
             fingerprint: 7,
             device: Device::Desktop,
-            site: Site::new(52.52, 13.40, 20, 1_790_000_000_000),
+            coordinates: Some(Coordinates { latitude: 52.52, longitude: 13.40, accuracy_km: Some(20) }),
             tenant: 8,
             app: 9,
             visit: 10,

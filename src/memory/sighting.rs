@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::enrichment::{Device, EnrichedEvent, NO_ASN, NO_NETWORK};
 use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
-use crate::place::NetworkClass;
+use crate::place::{Coordinates, NetworkClass};
 
 /// Accuracy radius of a place if the GeoIP file has none: that of a city, kilometres.
 const RADIUS_KM: u16 = 50;
@@ -78,7 +78,8 @@ pub(crate) struct Sighting {
     pub(crate) family: u32,
     pub(crate) fingerprint: u32,
     pub(crate) device: Device,
-    pub(crate) site: Site,
+    /// [`Self::site`]
+    pub(crate) coordinates: Option<Coordinates>,
     pub(crate) tenant: u64,
     pub(crate) app: u64,
     /// Key of the visit: address, user agent and fingerprint.
@@ -100,9 +101,6 @@ impl Sighting {
             let [a, b] = place.country.bytes();
             u32::from(a) << 8 | u32::from(b)
         });
-        let site = located.and_then(|place| place.coordinates).map_or_else(Site::default, |found| {
-            Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), at)
-        });
         Some(Self {
             at,
             address: enriched.keys.address,
@@ -116,7 +114,7 @@ impl Sighting {
             family: enriched.client.family_key.max(1),
             fingerprint: enriched.keys.fingerprint,
             device: enriched.client.device,
-            site,
+            coordinates: located.and_then(|place| place.coordinates),
             tenant: enriched.keys.tenant,
             app: enriched.keys.app,
             visit: enriched.keys.visit,
@@ -136,6 +134,13 @@ impl Sighting {
     /// Whether the place is known, at least the network.
     pub(crate) const fn has_place(&self) -> bool {
         self.network != NO_NETWORK
+    }
+
+    /// The geographic place. Only the beginning of a visit reads it, so not every event computes it.
+    pub(crate) fn site(&self) -> Site {
+        self.coordinates.map_or_else(Site::default, |found| {
+            Site::new(found.latitude, found.longitude, found.accuracy_km.unwrap_or(RADIUS_KM), self.at)
+        })
     }
 
     /// Minutes since the epoch.

@@ -94,10 +94,11 @@ pub(crate) fn own_hours(baseline: &Baseline, sighting: &Sighting) -> [u16; 24] {
 
 /// Number of time zones by which this place lies to the east of the owner's farthest place.
 fn hours_east(baseline: &Baseline, sighting: &Sighting) -> i32 {
+    let here = sighting.site();
     let home = baseline.sites.iter().filter(|site| site.exists());
-    let home = home.max_by(|a, b| a.distance_km(&sighting.site).total_cmp(&b.distance_km(&sighting.site)));
+    let home = home.max_by(|a, b| a.distance_km(&here).total_cmp(&b.distance_km(&here)));
     match home {
-        Some(home) if sighting.site.exists() => sighting.site.hours_east_of(home),
+        Some(home) if here.exists() => here.hours_east_of(home),
         _ => 0,
     }
 }

@@ -8,7 +8,7 @@ use self::formula::{Inputs, KNOWN_NETWORK_ABROAD, journey};
 use super::words::{Description, Signals, Words, kilometres, network_name, span, whole};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::memory::level::NetLevel;
-use crate::memory::{Baseline, Evidence, Feature, Nats, Others, Seen, Sighting, Tenant, User};
+use crate::memory::{Baseline, Evidence, Feature, Nats, Others, Seen, Sighting, Site, Tenant, User};
 use crate::place::NetworkClass;
 use crate::verdict::RuleId;
 
@@ -72,7 +72,7 @@ impl Detector for Net {
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
         let (observation, lesson, weights) = (teaching.observation, teaching.lesson, teaching.weights());
         let (sighting, kind, level) = (observation.sighting, lesson.kind, lesson.visit.net_level);
-        let is_hosting = sighting.class != NetworkClass::Access;
+        let (is_hosting, site) = (sighting.class != NetworkClass::Access, sighting.site());
         let visits = teaching.baseline.visits;
         if sighting.has_place()
             && (!lesson.learns.first || user.is_known())
@@ -87,7 +87,7 @@ impl Detector for Net {
             }
             if level >= NetLevel::NewNetwork
                 && sighting.class != NetworkClass::Anonymiser
-                && let Some(journey) = journey(&baseline.sites, &sighting.site)
+                && let Some(journey) = journey(&baseline.sites, &site)
             {
                 let fast_travel = &mut teaching.others.population.fast_travel[usize::from(is_hosting)];
                 fast_travel.learn(observation.tenant.seat, journey.too_fast(), weights.counted);
@@ -100,7 +100,7 @@ impl Detector for Net {
                 cohorts.learn_network(kind, sighting.class, weights.counted);
             }
         }
-        learn_place(baseline, sighting, weights.known);
+        learn_place(baseline, sighting, site, weights.known);
     }
 
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {
@@ -149,14 +149,14 @@ fn knows_here(seen: &Seen, sighting: &Sighting, feature: Feature, key_in: fn(&Si
 }
 
 /// Learns the place of a visit with the weight `owner`, the probability that the visit was the owner's.
-pub(crate) fn learn_place(baseline: &mut Baseline, sighting: &Sighting, owner: f64) {
+pub(crate) fn learn_place(baseline: &mut Baseline, sighting: &Sighting, here: Site, owner: f64) {
     baseline.learn_place(sighting, owner);
-    if sighting.site.exists() && owner > 0.5 {
-        let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&sighting.site) < 50.0);
+    if here.exists() && owner > 0.5 {
+        let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&here) < 50.0);
         // A new place replaces the oldest one.
         let place = same.unwrap_or(baseline.sites.len() - 1);
         baseline.sites[..=place].rotate_right(1);
-        baseline.sites[0] = sighting.site;
+        baseline.sites[0] = here;
     }
 }
 
@@ -168,7 +168,7 @@ fn find(case: &Case<'_>, level: NetLevel) -> formula::Net {
     let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(kind);
     // The place of a relay or anonymiser is not the place of the client.
     let travels = observation.timed && sighting.class != NetworkClass::Anonymiser && level >= NetLevel::NewNetwork;
-    let travel = travels.then(|| journey(&baseline.sites, &sighting.site)).flatten();
+    let travel = travels.then(|| journey(&baseline.sites, &sighting.site())).flatten();
     formula::evidence(&Inputs {
         level,
         own: &baseline.net_levels.get(),
@@ -268,7 +268,7 @@ mod tests {
         let mut user = User::default();
         let home = crate::memory::tests::sighting();
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), 0);
-        learn_place(&mut baseline, &home, 1.0);
+        learn_place(&mut baseline, &home, home.site(), 1.0);
         let level = |user: &User, network, country| {
             level(&baseline, user, &Sighting { address: 77, prefix: 78, network, country, ..home })
         };
@@ -288,7 +288,7 @@ mod tests {
         let (abroad, nowhere) = (country(*b"AU"), 0);
         let level = |learnt: &Sighting, sighting: Sighting| {
             let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), 0);
-            learn_place(&mut baseline, learnt, 1.0);
+            learn_place(&mut baseline, learnt, learnt.site(), 1.0);
             level(&baseline, &user, &sighting)
         };
         let (known, near) = (NetLevel::KnownAddress, NetLevel::KnownPrefix);
