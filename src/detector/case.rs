@@ -18,6 +18,8 @@ pub(crate) struct Case<'a> {
     /// The visit before the event. `None` if the event begins one.
     pub(crate) visit: Option<&'a Visit>,
     pub(crate) others: &'a Others,
+    /// The cohorts of the event's tenant.
+    pub(crate) cohorts: &'a Cohorts,
     /// Token type and device class with which the baseline began, so that a thief does not choose the cohort.
     pub(crate) kind: Kind,
     /// Prior log-odds of theft.
@@ -27,11 +29,6 @@ pub(crate) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The cohorts of the event's tenant.
-    pub(crate) fn cohorts(&self) -> &Cohorts {
-        self.others.cohorts.of(self.observation.tenant.seat)
-    }
-
     /// Whether the event's position in the sequence of its baseline is known.
     pub(crate) const fn is_in_order(&self, lesson: &Lesson) -> bool {
         self.observation.timed && !lesson.late

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::lesson::Lesson;
 use super::observation::Observation;
 use crate::math::sigma;
-use crate::memory::{Baseline, Cohorts, Others};
+use crate::memory::{Baseline, Bursts, Cohorts, Fleets, Others, Population, Templates, Tenants};
 
 /// Minimum weight of an event (`docs/decisions/0012-learning-floor.md`). A holder that continues and is neither revoked
 /// nor confirmed is assumed to be the owner, so that its alerts end. A place becomes known after about 17 visits, each
@@ -41,18 +41,27 @@ pub(crate) struct Teaching<'a> {
     pub(crate) observation: &'a Observation<'a>,
     pub(crate) lesson: &'a Lesson,
     pub(crate) baseline: &'a mut Baseline,
-    pub(crate) others: &'a mut Others,
+    /// The cohorts of the event's tenant; `None` if the tenant has no seat.
+    pub(crate) cohorts: Option<&'a mut Cohorts>,
+    pub(crate) population: &'a mut Population,
+    pub(crate) tenants: &'a mut Tenants,
+    pub(crate) templates: &'a mut Templates,
+    pub(crate) fleets: &'a mut Fleets,
+    pub(crate) bursts: &'a mut Bursts,
     weights: OnceCell<Weights>,
 }
 
 impl<'a> Teaching<'a> {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         observation: &'a Observation<'a>,
         lesson: &'a Lesson,
         baseline: &'a mut Baseline,
         others: &'a mut Others,
     ) -> Self {
-        Self { observation, lesson, baseline, others, weights: OnceCell::new() }
+        let Others { tenants, population, cohorts, fleets, bursts, templates } = others;
+        let cohorts = cohorts.of_mut(observation.tenant.seat);
+        let weights = OnceCell::new();
+        Self { observation, lesson, baseline, cohorts, population, tenants, templates, fleets, bursts, weights }
     }
 
     /// Computed once, and only if a detector needs it, because most events are repeats.
@@ -63,11 +72,6 @@ impl<'a> Teaching<'a> {
     /// Whether the baseline has a history from which its cohort and others learn what is new.
     pub(crate) const fn is_settled(&self) -> bool {
         self.baseline.visits > SETTLED_VISITS
-    }
-
-    /// The cohorts of the event's tenant; `None` if the tenant has no seat.
-    pub(crate) fn cohorts(&mut self) -> Option<&mut Cohorts> {
-        self.others.cohorts.of_mut(self.observation.tenant.seat)
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn score(
         baseline,
         user: user.as_ref(),
         visit,
+        cohorts: others.cohorts.of(observation.tenant.seat),
         others,
         kind: baseline.kind,
         prior_log_odds: settings.prior_log_odds,

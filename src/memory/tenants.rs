@@ -190,11 +190,10 @@ impl<V: Default> BySeat<V> {
     /// tenant has the place.
     #[inline]
     pub(crate) fn get_mut(&mut self, seat: Seat) -> Option<&mut V> {
-        let place = seat.place();
-        if !matches!(self.0.get(place), Some(Some((held, _))) if *held == seat) {
+        if self.get(seat).is_none() {
             self.take_place(seat);
         }
-        match self.0.get_mut(place) {
+        match self.0.get_mut(seat.place()) {
             Some(Some((held, value))) if *held == seat => Some(value),
             _ => None,
         }

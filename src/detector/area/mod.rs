@@ -68,7 +68,7 @@ fn count_new_area(case: &Case<'_>, lesson: &mut Lesson, area: u32) -> f64 {
     lesson.learns.area_level = areas::level(visit.new_areas);
     let (Some(grown), Some(level)) = (&baseline.grown, lesson.learns.area_level) else { return 0.0 };
     let evidence = |level| {
-        let cohort = case.cohorts().areas(case.kind, baseline.visits, level);
+        let cohort = case.cohorts.areas(case.kind, baseline.visits, level);
         formula::novelty(areas::number_at(level), grown.areas.reached(level), cohort)
     };
     let before = if level == 0 { 0.0 } else { evidence(level - 1) };
@@ -83,9 +83,9 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let is_new = !teaching.baseline.seen.knows(Feature::Area, area);
     learn_new_area(teaching, area);
     teaching.baseline.learn_area(area, weights.counted, weights.known, observation.sighting.minute());
-    teaching.others.population.learn_area(observation.sighting.tenant, area, weights.counted);
+    teaching.population.learn_area(observation.sighting.tenant, area, weights.counted);
     if teaching.is_settled()
-        && let Some(cohorts) = teaching.cohorts()
+        && let Some(cohorts) = &mut teaching.cohorts
     {
         cohorts.learn_area(lesson.kind, is_new, weights.counted);
     }
@@ -109,7 +109,7 @@ fn learn_new_area(teaching: &mut Teaching<'_>, area: u32) {
         }
     }
     if teaching.is_settled()
-        && let Some(cohorts) = teaching.cohorts()
+        && let Some(cohorts) = &mut teaching.cohorts
     {
         if first {
             cohorts.learn_visit_to_areas(lesson.kind, visits, counted);
@@ -133,6 +133,6 @@ fn evidence(case: &Case<'_>, visit: &mut Core, area: u32) -> f64 {
         own.spread(visit.areas_remembered.get_or_insert_with(sum))
     };
     let (_, once) = seen.variety(Feature::Area);
-    let of_tenant = AreaUse { share: population.touches(tenant, area, own.of_this), areas: population.areas(tenant) };
-    formula::evidence(&own, once as f64, case.cohorts().new_areas(case.kind), of_tenant)
+    let of_tenant = AreaUse { share: touches(area, own.of_this), areas: population.areas(tenant) };
+    formula::evidence(&own, once as f64, case.cohorts.new_areas(case.kind), of_tenant)
 }

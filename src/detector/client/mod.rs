@@ -47,7 +47,7 @@ impl Detector for Client {
         let (sighting, lesson, weights) = (teaching.observation.sighting, teaching.lesson, teaching.weights());
         let (kind, level, visits) = (lesson.kind, lesson.visit.client_level, teaching.baseline.visits);
         if (!lesson.learns.first || user.is_known())
-            && let Some(cohorts) = teaching.cohorts()
+            && let Some(cohorts) = &mut teaching.cohorts
         {
             cohorts.learn_client(kind, visits, level, weights.counted);
         }
@@ -56,7 +56,7 @@ impl Detector for Client {
             baseline.client_levels.learn(level as usize, weights.known, sighting.minute());
         }
         if sighting.fingerprint != 0 && !baseline.seen.knows(Feature::Fingerprint, sighting.fingerprint) {
-            let population = &mut teaching.others.population;
+            let population = &mut *teaching.population;
             population.learn_fingerprint(sighting.fingerprint, sighting.family, weights.counted);
         }
         baseline.learn_client(sighting, weights.known);
@@ -99,7 +99,7 @@ fn find(case: &Case<'_>, level: ClientLevel) -> super::levels::LevelRatio {
     } else {
         (1.0, 1.0)
     };
-    let cohort = case.cohorts().client(case.kind, case.baseline.visits);
+    let cohort = case.cohorts.client(case.kind, case.baseline.visits);
     formula::evidence(level, &case.baseline.client_levels.get(), &cohort, which)
 }
 

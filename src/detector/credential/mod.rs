@@ -36,7 +36,7 @@ impl Detector for Credential {
     fn learn_visit(teaching: &mut Teaching<'_>, user: &User) {
         let (observation, counted) = (teaching.observation, teaching.weights().counted);
         let lately = changed_lately(user, observation.sighting.at);
-        teaching.others.population.after_change.learn(observation.tenant.seat, lately, counted);
+        teaching.population.after_change.learn(observation.tenant.seat, lately, counted);
     }
 
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {

@@ -93,7 +93,7 @@ impl Detector for Fan {
 
 #[inline(never)] // Few events are arrivals.
 fn learn_arrival(teaching: &mut Teaching<'_>) {
-    let (observation, fleets) = (teaching.observation, &mut teaching.others.fleets);
+    let (observation, fleets) = (teaching.observation, &mut *teaching.fleets);
     match teaching.lesson.learns.arrival {
         Arrival::None => {}
         Arrival::AtKnownPlace => {

@@ -51,7 +51,7 @@ impl Detector for Hour {
     fn learn_visit(teaching: &mut Teaching<'_>, _: &User) {
         let (observation, weights) = (teaching.observation, teaching.weights());
         learn_time(teaching.baseline, observation.sighting, weights.known);
-        teaching.others.population.learn_hour(observation.tenant, observation.sighting.hour(), weights.counted);
+        teaching.population.learn_hour(observation.tenant, observation.sighting.hour(), weights.counted);
     }
 
     fn explain(words: &Words<'_>, signals: &mut Signals<'_>) {

@@ -44,11 +44,11 @@ impl Detector for Lifecycle {
         if let Some(others) = lesson.other_keys {
             baseline.refreshes.get_or_insert_default().other_keys = others;
         }
-        let replaced = lesson.learns.replaced_key.map(|is_seen| (Habit::ReplacedKey, is_seen));
-        for (habit, is_seen) in lesson.learns.departure.into_iter().chain(replaced) {
-            let (sighting, counted) = (teaching.observation.sighting, teaching.weights().counted);
-            let population = &mut teaching.others.population;
-            population.learn_habit(habit, (sighting.tenant, sighting.app), is_seen, counted);
+        if let Some((habit, is_seen)) = lesson.learns.departure {
+            learn_habit(teaching, habit, is_seen);
+        }
+        if let Some(is_seen) = lesson.learns.replaced_key {
+            learn_habit(teaching, Habit::ReplacedKey, is_seen);
         }
     }
 
@@ -62,7 +62,7 @@ impl Detector for Lifecycle {
         {
             let (outlived, counted) = (expiry.is_over(sighting.at - observation.ahead), teaching.weights().counted);
             let app = (sighting.tenant, sighting.app);
-            teaching.others.population.learn_habit(Habit::Outlived, app, outlived, counted);
+            teaching.population.learn_habit(Habit::Outlived, app, outlived, counted);
         }
     }
 
@@ -70,6 +70,11 @@ impl Detector for Lifecycle {
         let rule = words.score.lifecycle_rule.unwrap_or(RuleId::UseAfterExpiry);
         signals.add(rule, words.score.evidence[Self::ID].get(), || describe(words, rule));
     }
+}
+
+fn learn_habit(teaching: &mut Teaching<'_>, habit: Habit, is_seen: bool) {
+    let (sighting, counted) = (teaching.observation.sighting, teaching.weights().counted);
+    teaching.population.learn_habit(habit, (sighting.tenant, sighting.app), is_seen, counted);
 }
 
 #[inline(never)] // Few uses have something to compare.

@@ -76,7 +76,7 @@ impl Detector for Net {
         let visits = teaching.baseline.visits;
         if sighting.has_place()
             && (!lesson.learns.first || user.is_known())
-            && let Some(cohorts) = teaching.cohorts()
+            && let Some(cohorts) = &mut teaching.cohorts
         {
             cohorts.learn_net(kind, visits, level, weights.counted);
         }
@@ -89,14 +89,14 @@ impl Detector for Net {
                 && sighting.class != NetworkClass::Anonymiser
                 && let Some(journey) = journey(&baseline.sites, &site)
             {
-                let fast_travel = &mut teaching.others.population.fast_travel[usize::from(is_hosting)];
+                let fast_travel = &mut teaching.population.fast_travel[usize::from(is_hosting)];
                 fast_travel.learn(observation.tenant.seat, journey.too_fast(), weights.counted);
             }
         }
         if sighting.has_place() && !baseline.seen.knows(Feature::Network, sighting.network) && weights.counted > 0.5 {
             baseline.networks = baseline.networks.saturating_add(1);
             baseline.hosting_networks = baseline.hosting_networks.saturating_add(u8::from(is_hosting));
-            if let Some(cohorts) = teaching.others.cohorts.of_mut(observation.tenant.seat) {
+            if let Some(cohorts) = &mut teaching.cohorts {
                 cohorts.learn_network(kind, sighting.class, weights.counted);
             }
         }
@@ -161,9 +161,8 @@ pub(crate) fn learn_place(baseline: &mut Baseline, sighting: &Sighting, here: Si
 }
 
 fn find(case: &Case<'_>, level: NetLevel) -> formula::Net {
-    let Case { observation, baseline, others, kind, .. } = *case;
+    let Case { observation, baseline, others, cohorts, kind, .. } = *case;
     let sighting = observation.sighting;
-    let cohorts = case.cohorts();
     let is_hosting = sighting.class != NetworkClass::Access;
     let own = f64::from(baseline.hosting_networks) + 3.0 * cohorts.hosting(kind);
     // The place of a relay or anonymiser is not the place of the client.

@@ -73,7 +73,7 @@ impl Detector for Route {
         let counted = teaching.weights().counted;
         let kind = teaching.lesson.kind;
         if teaching.is_settled()
-            && let Some(cohorts) = teaching.cohorts()
+            && let Some(cohorts) = &mut teaching.cohorts
         {
             cohorts.learn_visit(kind, counted);
         }
@@ -112,7 +112,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
     let weight = learns.route;
     let callers = population.callers(tenant, sighting.app, sighting.family);
     let mut call = if learns.rare_route && own.of_this <= 0.0 {
-        let others = callers.rare_routes(case.cohorts().rare_routes(case.kind));
+        let others = callers.rare_routes(case.cohorts.rare_routes(case.kind));
         formula::rare(&baseline.own_rare_routes(), others, used.lure(), calls)
     } else {
         let likely = population.calls(&callers, key, used);
@@ -123,7 +123,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson) {
         visit.task_calls = visit.task_calls.saturating_add(1);
         call.against_task = formula::of_one_task(call.against_task, visit.task_calls.into());
     }
-    let new_task = formula::new_task(case.cohorts().new_tasks(case.kind), visit.client_level);
+    let new_task = formula::new_task(case.cohorts.new_tasks(case.kind), visit.client_level);
     visit.weighed = visit.weighed.saturating_add(1);
     let settled = holder.age_days(sighting.at) > formula::SETTLED_DAYS;
     let evidence = &mut holder.evidence;
@@ -158,26 +158,25 @@ fn learn_call(teaching: &mut Teaching<'_>) {
     let (sighting, route, learns) = (observation.sighting, observation.route.key, &lesson.learns);
     let (is_first, is_settled) = (learns.route >= formula::weight(1), teaching.is_settled());
     if is_first && is_settled {
-        if let Some(cohorts) = teaching.cohorts() {
+        if let Some(cohorts) = &mut teaching.cohorts {
             cohorts.learn_route(lesson.kind, learns.rare_route, weights.counted);
             if learns.new_task {
                 cohorts.learn_task(lesson.kind, weights.counted);
             }
         }
-        let others = &mut *teaching.others;
         if weights.counted > 0.5
             && observation.enriched.event.succeeded()
-            && others.tenants.has_visits(sighting.tenant, TEACHING_VISITS)
+            && teaching.tenants.has_visits(sighting.tenant, TEACHING_VISITS)
         {
             let taught = Taught { tenant: sighting.tenant, baseline: observation.baseline };
-            others.templates.learn(taught, &observation.enriched.route.segments);
+            teaching.templates.learn(taught, &observation.enriched.route.segments);
         }
     }
     let weight = learns.route / formula::weight(1);
     let (counted, known) = (weights.counted * weight, weights.known * weight);
     let call = RouteCall { route, is_rare: learns.rare_route, minute: sighting.minute() };
     teaching.baseline.learn_route(call, counted, known);
-    let population = &mut teaching.others.population;
+    let population = &mut *teaching.population;
     let is_rare = (is_first && is_settled).then_some(learns.rare_route);
     let call = AppCall { app: sighting.app, family: sighting.family, route, promise: learns.promise, is_rare };
     population.learn_route(observation.tenant, &call, counted);

@@ -69,7 +69,7 @@ impl Detector for Switch {
         if learns.active_ms > 0 || learns.switch.is_some() {
             let switched = learns.switch.unwrap_or(0.0);
             teaching.baseline.activity.learn(switched, learns.active_ms);
-            if let Some(cohorts) = teaching.cohorts() {
+            if let Some(cohorts) = &mut teaching.cohorts {
                 cohorts.learn_activity(lesson.kind, switched, f64::from(learns.active_ms) / MINUTE_MS);
             }
         }
@@ -101,7 +101,7 @@ fn score_change_of_network(case: &Case<'_>, lesson: &mut Lesson, gap: f64) {
         return;
     }
     holder.switches = holder.switches.saturating_add(1);
-    let cohort = case.cohorts().switches(case.kind);
+    let cohort = case.cohorts.switches(case.kind);
     let switch = formula::evidence(gap, changes, active, cohort, holder.switches);
     let sum = holder.evidence[Switch::ID].get() + settled * switch.share;
     holder.evidence[Switch::ID] = Nats::new(sum.clamp(-3.0, formula::SUM_MAX));

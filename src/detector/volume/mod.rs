@@ -82,7 +82,7 @@ impl Detector for Volume {
             learn_beginning(teaching);
         }
         if let Some((from, to)) = lesson.learns.burst {
-            teaching.others.bursts.learn(observation.tenant, observation.day(), from, to);
+            teaching.bursts.learn(observation.tenant, observation.day(), from, to);
         }
     }
 
@@ -104,7 +104,7 @@ fn begin_hour(case: &Case<'_>, lesson: &mut Lesson, number: u32) {
     lesson.ended_hour = end_hour(baseline, &lesson.hour, number);
     let past = u64::from(baseline.first_minute) << 32 | u64::from(baseline.visits);
     lesson.hour = Hour::begin(number, past);
-    let (mean, variance, hours) = hourly((baseline, lesson), case.cohorts(), Hourly::Bytes, number);
+    let (mean, variance, hours) = hourly((baseline, lesson), case.cohorts, Hourly::Bytes, number);
     lesson.hour.doublings_usual = Hour::doublings(formula::usual(mean, variance, hours) as f32);
     lesson.hour_begins = true;
     keep_for_next_hour(&mut lesson.holder.evidence);
@@ -122,7 +122,7 @@ fn learn_beginning(teaching: &mut Teaching<'_>) {
     if let (Some(grown), Some((bin, mean))) = (&mut baseline.grown, ended.season) {
         grown.season[bin] = mean;
     }
-    if let Some(cohorts) = teaching.cohorts() {
+    if let Some(cohorts) = &mut teaching.cohorts {
         let hourly = [Hourly::Calls, Hourly::Objects, Hourly::Bytes].into_iter().zip(ended.hourly);
         for (what, (value, mean)) in hourly.filter_map(|(what, counted)| Some((what, counted?))) {
             cohorts.learn_hourly(lesson.kind, what, value, mean, ended.weight);
@@ -130,7 +130,7 @@ fn learn_beginning(teaching: &mut Teaching<'_>) {
         cohorts.learn_reads(lesson.kind, ended.reads, ended.weight);
     }
     if ended.last_of_day {
-        teaching.others.bursts.token_day(teaching.observation.tenant.seat);
+        teaching.bursts.token_day(teaching.observation.tenant.seat);
     }
 }
 
@@ -156,14 +156,14 @@ fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
 }
 
 fn score_bytes(case: &Case<'_>, lesson: &mut Lesson) {
-    let bytes = burst((case.baseline, lesson), case.cohorts(), Hourly::Bytes);
+    let bytes = burst((case.baseline, lesson), case.cohorts, Hourly::Bytes);
     let bytes = Nats::new(unshared(case, lesson, bytes.ratio));
     let evidence = &mut lesson.holder.evidence;
     evidence.bytes = evidence.bytes.max(bytes);
 }
 
 fn score_calls(case: &Case<'_>, lesson: &mut Lesson) {
-    let cohorts = case.cohorts();
+    let cohorts = case.cohorts;
     let [calls, objects] = [Hourly::Calls, Hourly::Objects].map(|what| burst((case.baseline, lesson), cohorts, what));
     let (of_calls, of_objects) = (unshared(case, lesson, calls.ratio), unshared(case, lesson, objects.ratio));
     let (hour, habits) = (&lesson.hour, lesson.habits(case.baseline));
