@@ -193,6 +193,6 @@ impl Lesson {
     /// Whether the holder is at most 10 days old, on a network that was new when it began. `at`: milliseconds since the
     /// epoch.
     pub(crate) fn holder_is_new(&self, at: i64) -> bool {
-        self.holder.age_days(at) < AGE_DAYS_MAX && self.holder.level >= NetLevel::NewNetwork
+        self.holder.level >= NetLevel::NewNetwork && self.holder.age_days(at) < AGE_DAYS_MAX
     }
 }

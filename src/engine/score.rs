@@ -6,7 +6,7 @@ use super::failpoint::{Failpoint, failpoint};
 use super::settings::Settings;
 use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
 use crate::memory::visit::{Core, VISIT_GAP_MS};
-use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visits};
+use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visit, Visits};
 
 const HOUR_MS: i64 = 3_600_000;
 /// After this number of consecutive late events, the time of the event before them is considered wrong.
@@ -29,8 +29,7 @@ pub(crate) fn score(
         (None, Some(index)) => baselines.get(index),
         (None, None) => return,
     };
-    let number = find_visit(baseline, visits, sighting);
-    let visit = number.map(|number| visits.get(number));
+    let (number, visit) = find_visit(baseline, visits, sighting).unzip();
     // Borrowed, because it is large: it is copied once, into the lesson.
     let begun;
     let core = if let Some(visit) = visit {
@@ -58,8 +57,8 @@ pub(crate) fn score(
         baseline,
         user: user.as_ref(),
         visit,
-        cohorts: others.cohorts.of(observation.tenant.seat),
         others,
+        cohorts: others.cohorts.of(observation.tenant.seat),
         kind: baseline.kind,
         prior_log_odds: settings.prior_log_odds,
         blank: lesson.learns.first && user.is_some_and(|user| !user.is_known()),
@@ -156,9 +155,10 @@ fn check_lateness(lesson: &mut Lesson, at: i64, newest: i64, lateness_ms_max: i6
     late
 }
 
-fn find_visit(baseline: &Baseline, visits: &Visits, sighting: &Sighting) -> Option<NonZeroU32> {
-    baseline.visits_of(sighting.visit, sighting.at).find(|number| {
-        let visit = visits.get(*number);
+/// The visit that the event continues, with its number.
+fn find_visit<'a>(baseline: &Baseline, visits: &'a Visits, sighting: &Sighting) -> Option<(NonZeroU32, &'a Visit)> {
+    let mut open = baseline.visits_of(sighting.visit, sighting.at).map(|number| (number, visits.get(number)));
+    open.find(|(_, visit)| {
         let near = sighting.at < visit.last_at + VISIT_GAP_MS && sighting.at > visit.began - VISIT_GAP_MS;
         visit.key == sighting.visit && visit.baseline == baseline.key && near
     })
@@ -174,9 +174,9 @@ mod tests {
         let mut baseline = Baseline::new(1, Kind::new(crate::event::TokenType::ApiKey, home.device), home.at);
         let number = visits.open(&Core::begun(1, home.visit, home.at));
         baseline.begin_visit(home.visit, number);
-        assert_eq!(find_visit(&baseline, &visits, &home), Some(number));
+        assert_eq!(find_visit(&baseline, &visits, &home).map(|(number, _)| number), Some(number));
         let alike = Sighting { visit: home.visit + 256, ..home };
         assert_eq!(baseline.visits_of(alike.visit, alike.at).next(), Some(number), "eight bits of the key are equal");
-        assert_eq!(find_visit(&baseline, &visits, &alike), None);
+        assert!(find_visit(&baseline, &visits, &alike).is_none());
     }
 }
