@@ -143,13 +143,15 @@ fn keep_for_next_hour(evidence: &mut Evidence) {
 
 /// Evidence of a burst, reduced for shared causes.
 fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
+    if ratio <= 0.0 {
+        // Most hours are no bursts.
+        return 0.0;
+    }
     let (tenant, day, bursts) = (case.observation.tenant, case.observation.day(), &case.others.bursts);
     let burst_day = lesson.ended_hour.as_ref().map_or(case.baseline.burst_day, |ended| ended.burst_day);
-    // Few hours are bursts, so the excess is read for them only.
-    let excess = if ratio > 0.0 { bursts.excess(tenant, day) } else { 1.0 };
     let causes = Causes {
         usual: bursts.usual(tenant.seat, ratio),
-        excess,
+        excess: bursts.excess(tenant, day),
         recurring: formula::is_recurring(day, u32::from(burst_day)),
     };
     formula::shared(ratio, &causes)
@@ -205,9 +207,8 @@ fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     let weight = owner(hour.log_odds_max.get());
     let mut habits = baseline.habits;
     let mut hourly = [None; 3];
-    let mut learn = |what: Hourly, habit: &mut Habit, count: f64, off: f64, hours_max: f64| {
-        if count > 0.0 {
-            let value = ln(count) - off;
+    let mut learn = |what: Hourly, habit: &mut Habit, value: Option<f64>, hours_max: f64| {
+        if let Some(value) = value {
             let mean = if habit.hours > 0.0 { f64::from(habit.mean) } else { value };
             hourly[what as usize] = Some((value, mean));
             habit.learn(value, weight, hours_max);
@@ -217,9 +218,11 @@ fn end_hour(baseline: &Baseline, hour: &Hour, next: u32) -> Option<EndedHour> {
     let before = baseline.grown.as_ref().map_or(0.0, |grown| f64::from(grown.season[bin]) / 16.0);
     let value = ln(f64::from(hour.calls));
     let mean = f64::from(habits.calls.mean);
-    learn(Hourly::Calls, &mut habits.calls, f64::from(hour.calls), before, formula::CALL_HOURS_MAX);
-    learn(Hourly::Objects, &mut habits.objects, hour.objects(), 0.0, formula::OBJECT_HOURS_MAX);
-    learn(Hourly::Bytes, &mut habits.bytes, f64::from(hour.kilobytes), before, formula::CALL_HOURS_MAX);
+    let ln_of = |count: f64| (count > 0.0).then(|| ln(count));
+    let (objects, bytes) = (ln_of(hour.objects()), ln_of(hour.kilobytes.into()));
+    learn(Hourly::Calls, &mut habits.calls, Some(value - before), formula::CALL_HOURS_MAX);
+    learn(Hourly::Objects, &mut habits.objects, objects, formula::OBJECT_HOURS_MAX);
+    learn(Hourly::Bytes, &mut habits.bytes, bytes.map(|bytes| bytes - before), formula::CALL_HOURS_MAX);
     let season = (baseline.grown.is_some() && habits.calls.hours > 8.0).then(|| {
         // Exponential average with the rate 0.1, or 0.15 at weekends, because they are rarer. It begins at 0.
         let rate = weight * if bin >= 24 { 0.15 } else { 0.1 };
