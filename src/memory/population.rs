@@ -106,6 +106,10 @@ struct Hours {
     all: f64,
 }
 
+impl Hours {
+    const NONE: Self = Self { each: [0.0; 24], all: 0.0 };
+}
+
 /// Sums over the networks of a country.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Country {
@@ -424,12 +428,14 @@ impl Population {
         self.calls.add(pair(Pair::Client, client, 0), weight);
     }
 
-    /// Share of an area in the visits of the tenant's other tokens. `own`: visits of the token itself to the area.
-    #[must_use]
-    pub(crate) fn touches(&self, tenant: u64, area: u32, own: f64) -> f64 {
-        let here = (self.calls.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
-        let all = self.calls.count(pair(Pair::TenantAreas, tenant, 0));
-        (here + 0.5) / (all + 10.0)
+    /// Share of an area in the visits of the tenant's other tokens, as a function of the area and the visits of the token
+    /// itself to it.
+    pub(crate) fn touches(&self, tenant: u64) -> impl Fn(u32, f64) -> f64 {
+        let all = self.calls.count(pair(Pair::TenantAreas, tenant, 0)) + 10.0;
+        move |area, own| {
+            let here = (self.calls.count(pair(Pair::TenantArea, tenant, u64::from(area))) - own).max(0.0);
+            (here + 0.5) / all
+        }
     }
 
     /// Number of areas of the tenant that were visited.
@@ -448,7 +454,7 @@ impl Population {
 
     /// Share of each UTC hour in the tenant's visits. Uniform while there are none.
     pub(crate) fn share_of_hour(&self, tenant: Tenant) -> impl Fn(usize) -> f64 {
-        let hours = tenant.seat.and_then(|seat| self.hours.get(seat)).copied().unwrap_or_default();
+        let hours = tenant.seat.and_then(|seat| self.hours.get(seat)).unwrap_or(&Hours::NONE);
         let share = 1.0 / (hours.all + 24.0);
         move |hour| (hours.each[hour] + 1.0) * share
     }

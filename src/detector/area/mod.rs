@@ -60,7 +60,7 @@ fn score_call(case: &Case<'_>, lesson: &mut Lesson, area: u32) {
 /// Counts an area that is new to the owner. Returns the increase of the evidence of the visit's new areas.
 fn count_new_area(case: &Case<'_>, lesson: &mut Lesson, area: u32) -> f64 {
     let (baseline, visit) = (case.baseline, &mut lesson.visit);
-    let of_tenant = || case.others.population.touches(case.observation.sighting.tenant, area, 0.0);
+    let of_tenant = || case.others.population.touches(case.observation.sighting.tenant)(area, 0.0);
     if baseline.knows_area(area) || of_tenant() > formula::COMMON {
         return 0.0;
     }
@@ -123,12 +123,13 @@ fn learn_new_area(teaching: &mut Teaching<'_>, area: u32) {
 fn evidence(case: &Case<'_>, visit: &mut Core, area: u32) -> f64 {
     let (seen, population) = (&case.baseline.seen, &case.others.population);
     let tenant = case.observation.sighting.tenant;
+    let touches = population.touches(tenant);
     let own = case.baseline.own_area(area);
     let own = if own.of_this > 0.0 {
         own
     } else {
         // Others' share of visits to the areas that the baseline stores.
-        let share = |(area, own)| population.touches(tenant, area, own);
+        let share = |(area, own)| touches(area, own);
         let sum = || seen.each(Feature::Area).map(share).sum::<f64>() as f32;
         own.spread(visit.areas_remembered.get_or_insert_with(sum))
     };
