@@ -134,7 +134,8 @@ impl Fleets {
 
     /// The users who joined the group before `member`.
     pub(crate) fn arrivals(&self, group: Group, member: &Member) -> Arrivals {
-        let members = group.slot.map_or(&[][..], |slot| &self.groups.at(slot).members);
+        let Some(slot) = group.slot else { return Arrivals { users: 1, ..Arrivals::default() } };
+        let members = &self.groups.at(slot).members;
         let with = || members.iter().filter(|other| other.is_with(member));
         // A full group has many members, so those of the tenant are counted in one pass.
         let (mut own, mut deviation, mut has_others) = (0, 0.0, false);

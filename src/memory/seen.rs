@@ -5,6 +5,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
 
+use crate::math::nearest;
+
 /// Feature of a visit or a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,9 +40,9 @@ const UNIT: f64 = 16.0;
 pub(crate) fn sixteenths(weight: f64, salt: u32, minute: u32) -> u16 {
     let mut mixed = (u64::from(minute) << 32 | u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    // Below 1, so that a weight of 1 is not rounded up.
-    let rounding = (mixed >> 32) as f64 / 4_294_967_296.0;
-    (weight * UNIT + rounding) as u16
+    // Between −0.5 and 0.5, so that a whole number is not rounded up or down.
+    let rounding = ((mixed >> 32) as f64 + 0.5) / 4_294_967_296.0 - 0.5;
+    nearest(weight * UNIT + rounding).1 as u16
 }
 
 /// Minutes.

@@ -129,10 +129,11 @@ impl Position {
         let word = &mut self.words[at];
         changed |= next.is_some_and(|next| next != ID && word.add_next(next));
         let caller = ((taught.baseline >> 32) as u16).max(1);
-        if !word.callers.contains(&caller)
-            && let Some(free) = word.callers.iter_mut().find(|caller| **caller == 0)
+        // Free places come last.
+        if let Some(place) = word.callers.iter_mut().find(|known| **known == caller || **known == 0)
+            && *place == 0
         {
-            *free = caller;
+            *place = caller;
             changed = true;
         }
         while self.words.len() > SAMPLE {
@@ -252,7 +253,7 @@ impl Templates {
         let mut position = ROOT;
         let mut is_open = false;
         for (number, segment) in segments.keys().iter().enumerate() {
-            let found = self.found.get_mut(position).copied();
+            let found = if self.found.is_empty() { None } else { self.found.get_mut(position).copied() };
             if is_open && found == Some(Found::Open) {
                 return;
             }

@@ -125,15 +125,15 @@ fn usual_hours(baseline: &Baseline) -> String {
     if total == 0 {
         return "the hours of the user's other tokens".to_owned();
     }
-    // Two pointers around the clock: for each first hour, the end of the shortest range that holds 90 %.
-    let at = |hour: usize| u32::from(hours[hour % 24]);
+    // Two pointers on two days: for each first hour, the end of the shortest range that holds 90 %.
+    let at: [u32; 48] = std::array::from_fn(|hour| hours[hour % 24].into());
     let (mut end, mut visits) = (0, 0);
     let ranges = (0..24).map(|start| {
         while visits * 10 < total * 9 {
-            visits += at(end);
+            visits += at[end];
             end += 1;
         }
-        visits -= at(start);
+        visits -= at[start];
         (end - start, start)
     });
     match ranges.min() {
