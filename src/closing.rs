@@ -14,7 +14,7 @@ use self::candidate::Candidate;
 pub(crate) use self::read::handled;
 use crate::deliver::Outbox;
 use crate::millis::DAY_MS;
-use crate::port::{Clock, Handled, HandledStep, Notice, StoreError};
+use crate::port::{About, Clock, Handled, HandledStep, Notice, StoreError};
 use crate::store::{ClickHouse, Reader, StoreSettings, WorkChange, WorkStatus};
 
 /// Time after the start, and between two looks. An hour, because an incident stays open for days.
@@ -74,7 +74,8 @@ impl Closing {
     async fn close_one(&self, candidate: &Candidate, handled: &Handled, now: i64) -> Result<(), StoreError> {
         let (incident, summary) = (candidate.incident, candidate.summary(now));
         let title = format!("{incident} is closed: its grants were revoked and have not been used since");
-        let notice = Notice { title, text: summary.clone(), at: now, handled: Some(Box::new(handled.clone())) };
+        let notice =
+            Notice { title, text: summary.clone(), at: now, about: Some(Box::new(About::Handled(handled.clone()))) };
         let key = format!("closed-{incident}-{}", candidate.version);
         self.outbox
             .notify_of(&key, notice, incident)

@@ -22,6 +22,8 @@ mod rows;
 mod silence_lane;
 mod silences;
 mod state;
+mod user_lane;
+mod user_notices;
 mod withheld;
 
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub use self::routes::{Route, RouteOf, Routes};
 use self::rows::ROWS;
 use self::silence_lane::SILENCES;
 pub use self::silences::Silences;
+use self::user_notices::user_lane;
+pub use self::user_notices::{UserLimits, UserNotices};
 use crate::port::Store;
 
 /// Interval at which [`Running::settle`] checks the outbox.
@@ -90,7 +94,8 @@ impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Starts a lane for each channel, one for revocations, one for silences and one for rows of the store.
+    /// Starts a lane for each channel, one for revocations, one for silences and one for rows of the store,
+    /// and a lane for each channel for users.
     pub fn start(self, runtime: &Handle) -> Running {
         let outbox = Arc::clone(&self.outbox);
         let stop = watch::Sender::new(false);
@@ -107,6 +112,16 @@ where
         }
         let revoke = |this: Arc<Self>, stop| async move { this.revoke_all(stop).await };
         lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), REVOKE.to_owned(), stop.subscribe(), revoke)));
+        if let Some(users) = outbox.users.clone() {
+            for notifier in &users.notifiers {
+                let (lane, notifier, users) = (user_lane(&**notifier), Arc::clone(notifier), Arc::clone(&users));
+                let run = move |this: Arc<Self>, stop| {
+                    let (users, notifier) = (Arc::clone(&users), Arc::clone(&notifier));
+                    async move { this.send_to_users(users, notifier, stop).await }
+                };
+                lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), lane, stop.subscribe(), run)));
+            }
+        }
         if let Some(silences) = outbox.silences.clone() {
             let end = move |this: Arc<Self>, stop| {
                 let silences = Arc::clone(&silences);

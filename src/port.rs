@@ -10,6 +10,7 @@ mod record_log;
 mod silence;
 mod snapshots;
 mod source;
+mod user;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::snapshots::{
 };
 pub(crate) use self::source::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver, VerdictRecord};
+pub use self::user::{UserMessage, UserMessageKind, UserText};
 use crate::checkpoint::{DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::place::{Network, Place};
@@ -254,9 +256,37 @@ pub struct Notice {
     pub text: String,
     /// Milliseconds since the epoch, wall clock.
     pub at: i64,
-    /// The notice is about the work on an incident.
+    /// `None`: it is about the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub handled: Option<Box<Handled>>,
+    pub about: Option<Box<About>>,
+}
+
+/// Subject of a notice that is not about the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// The work on an incident.
+    Handled(Handled),
+    /// It is for a user, on the channels for users.
+    User(UserMessage),
+}
+
+impl Notice {
+    /// The step in the work on an incident.
+    pub(crate) fn handled(&self) -> Option<&Handled> {
+        match self.about.as_deref() {
+            Some(About::Handled(handled)) => Some(handled),
+            _ => None,
+        }
+    }
+
+    /// The message to a user.
+    pub(crate) fn user(&self) -> Option<&UserMessage> {
+        match self.about.as_deref() {
+            Some(About::User(message)) => Some(message),
+            _ => None,
+        }
+    }
 }
 
 /// Stores alerts and revocations until they are delivered.
@@ -323,6 +353,17 @@ pub trait Notifier: Send + Sync {
     }
     /// Tests whether the channel responds and accepts the credentials. Sends no message.
     async fn probe(&self) -> Result<(), DeliveryError>;
+}
+
+/// A channel for messages to users.
+#[async_trait]
+pub trait UserNotifier: Send + Sync {
+    /// `email` or `webhook`.
+    fn name(&self) -> &'static str;
+    /// Whether it can reach the user.
+    fn accepts(&self, message: &UserMessage) -> bool;
+    /// Sends a message. `key` is the same for all retries.
+    async fn notify(&self, message: &UserMessage, text: &UserText, key: &str) -> Result<Accepted, DeliveryError>;
 }
 
 /// Result of a revocation.

@@ -6,6 +6,8 @@
 #[path = "response/silences.rs"]
 mod silences;
 mod support;
+#[path = "response/users.rs"]
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -202,7 +204,7 @@ impl Rig {
 
     fn notify(&self, key: &str, title: &str) {
         let notice =
-            Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000, handled: None };
+            Notice { title: title.to_owned(), text: "What to do.".to_owned(), at: 1_795_000_000_000, about: None };
         self.outbox.notify(key, notice).expect("the item is stored");
     }
 

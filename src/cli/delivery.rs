@@ -9,9 +9,9 @@ use super::failure::Failure;
 use super::{denylist, record_log, silence};
 use crate::closing::Closing;
 use crate::config::Config;
-use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences};
+use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
-use crate::notify::{Email, Webhook, open_channel};
+use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
 use crate::port::{self, Clock, DenylistRecord, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
@@ -47,10 +47,20 @@ pub(super) fn open(
     };
     let silences = silences(config, clock)?;
     let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
-    let outbox = Arc::new(outbox.with_silences(silences));
+    let outbox = Arc::new(outbox.with_silences(silences).with_users(users(config, clock)?));
     let denylist = denylist::open(config)?;
     let revoker = revoker(config, clock, denylist.clone(), IfLogFails::RetryEntry)?;
     Ok(Delivery { outbox, notifiers, denylist, revoker, settings })
+}
+
+/// Channels and texts of messages to users, if they are configured.
+pub(super) fn users(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<UserNotices>>, Failure> {
+    let Some(settings) = &config.notify_users else { return Ok(None) };
+    let notifiers = open_users(settings, Arc::clone(clock)).map_err(Mistake::from);
+    let notifiers = notifiers.map_err(wrong(config, "notify_users"))?;
+    let texts = UserTexts::new(settings.templates_dir.clone());
+    let limits = UserLimits { per_user_per_day: settings.per_user_per_day, per_hour: settings.max_per_hour };
+    Ok(Some(Arc::new(UserNotices { notifiers, texts, limits })))
 }
 
 /// The silences, if they are configured.

@@ -1,22 +1,25 @@
 //! `tokenwarden feedback`: the verdict of an analyst on an incident.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::delivery;
 use super::explain::{field, store_error};
 use super::failure::Failure;
 use super::record::{Record, Signature};
 use super::sql::failure;
 use super::terminal::to_stdout;
+use crate::config::Config;
 use crate::millis::{DAY_MS, rfc3339};
 use crate::policy;
-use crate::port::Clock as _;
+use crate::port::{Clock, UserMessage, UserMessageKind};
 use crate::sanitize;
 use crate::store::{ClickHouse, Feedback, Judgement, Reader};
 use crate::telemetry::SystemClock;
-use crate::verdict::RuleId;
+use crate::verdict::{IncidentId, RuleId};
 
 /// Record whether an incident was a theft. `shadow report` counts it; detection does not learn from it.
 #[derive(Debug, Args)]
@@ -53,20 +56,33 @@ impl From<Verdict> for Judgement {
 
 const INCIDENT: &str = "SELECT tenant_id, app_id, token_id, family_id, rules, signal_shares, reason FROM incidents_latest \
                         WHERE incident_id = ?";
+/// Users of the grants and tokens of an incident that tokenwarden has revoked because of it.
+const REVOKED: &str = "SELECT DISTINCT incident_id, tenant_id, user_id FROM incidents \
+                       WHERE incident_id = ? AND if(family_id = '', token_id, family_id) GLOBAL IN \
+                           (SELECT target FROM actions WHERE incident_id = ? AND outcome = 'done' \
+                            AND kind IN ('revoke_token', 'revoke_family')) \
+                       ORDER BY tenant_id, user_id LIMIT 100";
 /// Validity of a drafted exception.
 const DRAFT_DAYS: i64 = 30;
 
 /// Stores the verdict. Prints the draft of an exception for a verdict other than `true`.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = arguments.record.store()?;
+    let (settings, config) = (arguments.record.store()?, arguments.record.config()?);
     let Signature { by, note } = arguments.record.signature()?;
     let judgement = Judgement::from(arguments.verdict);
     let now = SystemClock.now_millis();
     let runtime = super::setup::start_runtime()?;
-    let incident = runtime.block_on(async {
+    let (incident, messages) = runtime.block_on(async {
         let reader = Reader::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
         let found = reader.rows(INCIDENT, &[&arguments.incident]).await;
+        let revoked = match arguments.verdict {
+            Verdict::False if config.notify_users.is_some() => {
+                reader.rows(REVOKED, &[&*arguments.incident, &*arguments.incident]).await
+            }
+            _ => Ok(Vec::new()),
+        };
         reader.close().await;
+        let revoked = revoked.map_err(|error| store_error(&error))?;
         let found = found.map_err(|error| store_error(&error))?.into_iter().next();
         let incident =
             found.ok_or_else(|| Failure::Usage(format!("the store has no incident {}", arguments.incident)))?;
@@ -75,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let given = store.give(&Feedback { incident_id, given_at: now, by, judgement, note }).await;
         store.close().await;
         given.map_err(|error| store_error(&error))?;
-        Ok::<_, Failure>(incident)
+        Ok::<_, Failure>((incident, revoked.iter().filter_map(|row| message(row, now)).collect::<Vec<_>>()))
     })?;
     let mut text = format!(
         "{}: {} by {by}\nDetection does not learn from this. `tokenwarden shadow report` counts it.\n",
@@ -87,7 +103,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             if note.is_empty() { arguments.incident.clone() } else { format!("{}: {note}", arguments.incident) };
         text.push_str(&draft(&incident, &by, &reason, now));
     }
-    to_stdout(&sanitize::lines(&text))
+    to_stdout(&sanitize::lines(&text))?;
+    if messages.is_empty() { Ok(()) } else { runtime.block_on(apologize(&config, &messages)) }
+}
+
+/// The message to a user whose access was revoked by mistake. A row of [`REVOKED`] without a user has none.
+fn message(row: &Value, at: i64) -> Option<UserMessage> {
+    let (tenant_id, user_id) = (field(row, "tenant_id"), field(row, "user_id"));
+    let incident = IncidentId::parse(&field(row, "incident_id"))?;
+    let kind = UserMessageKind::RevokedByMistake;
+    (!user_id.is_empty()).then_some(UserMessage { kind, tenant_id, user_id, incident, at })
+}
+
+/// Sends the messages, and prints a line for each. The limits do not apply, because a person has decided. Fails if one was
+/// not accepted.
+async fn apologize(config: &Config, messages: &[UserMessage]) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Some(users) = delivery::users(config, &clock)? else { return Ok(()) };
+    let (mut lines, mut failed) = (Vec::new(), 0);
+    for message in messages {
+        let (text, problem) = users.texts.of(message);
+        lines.extend(problem.map(|problem| format!("the text of the build is used: {problem}")));
+        let mut reached = users.notifiers.iter().filter(|notifier| notifier.accepts(message)).peekable();
+        let user = &message.user_id;
+        if reached.peek().is_none() {
+            lines.push(format!("{user}: no message, because the id is no mail address of an allowed domain"));
+        }
+        for notifier in reached {
+            let key = format!("notice-user-{}-{}-{}", message.incident, message.kind.as_str(), message.at);
+            let answer = notifier.notify(message, &text, &key).await;
+            failed += usize::from(answer.is_err());
+            let result = answer.map_or_else(|error| error.to_string(), |_| "informed of the mistake".to_owned());
+            lines.push(format!("{user} by {}: {result}", notifier.name()));
+        }
+    }
+    let text = lines.iter().fold(String::new(), |text, line| text + &sanitize::line(line) + "\n");
+    to_stdout(&text)?;
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failure::Unavailable(
+            "the feedback is stored, and a user is not informed; run the command again".to_owned(),
+        )),
+    }
 }
 
 /// The draft of an exception for the policies of the incident's rules.

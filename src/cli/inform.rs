@@ -10,7 +10,7 @@ use super::delivery;
 use super::failure::Failure;
 use super::notify::{describe, problem};
 use crate::config::Config;
-use crate::port::{Alert, Clock, DeliveryError, Handled, HandledStep, Notice, Notifier};
+use crate::port::{About, Alert, Clock, DeliveryError, Handled, HandledStep, Notice, Notifier};
 use crate::rule::RuleSet;
 use crate::telemetry::SystemClock;
 
@@ -27,7 +27,7 @@ pub(super) async fn inform(config: &Config, handled: Handled, by: &str) -> Resul
         HandledStep::Resolved => "resolved",
     };
     let title = format!("{incident} is {done}");
-    let notice = Notice { title, text: format!("By {by}."), at: now, handled: Some(Box::new(handled)) };
+    let notice = Notice { title, text: format!("By {by}."), at: now, about: Some(Box::new(About::Handled(handled))) };
     let key = format!("notice-{done}-{incident}-{now}");
     let (mut text, mut refused) = (String::new(), String::new());
     let notifiers = delivery::notifiers(config, &rules, &clock)?;

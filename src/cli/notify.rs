@@ -100,7 +100,7 @@ async fn send(notifier: &dyn Notifier, now: i64) -> Result<Accepted, DeliveryErr
         text: "This is a test, sent by `tokenwarden notify test`. No token is affected. Nothing has to be done."
             .to_owned(),
         at: now,
-        handled: None,
+        about: None,
     };
     let key = format!("notice-test-{now}");
     let late = DeliveryError::Retriable {

@@ -41,7 +41,7 @@ impl SourceObserver for Observer {
         // At most one notice an hour about gaps of one kind in a topic.
         let key = format!("offsets-{}-{}-{topic}", kind.name(), now / HOUR_MS);
         let (title, text) = notice_text(*kind, topic, gaps);
-        if let Err(error) = self.outbox.notify(&key, Notice { title, text, at: now, handled: None }) {
+        if let Err(error) = self.outbox.notify(&key, Notice { title, text, at: now, about: None }) {
             tracing::error!(%error, "cannot write a notice to the outbox");
         }
     }

@@ -166,6 +166,15 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
         }
         Err(error) => report.failed("alerts", &error.to_string(), Kind::Configuration)?,
     }
+    match delivery::users(config, &clock) {
+        Ok(Some(users)) => {
+            for notifier in &users.notifiers {
+                Report::ok("messages to users", notifier.name())?;
+            }
+        }
+        Ok(None) => {}
+        Err(error) => report.failed("messages to users", &error.to_string(), Kind::Configuration)?,
+    }
     if let Some(denylist) = &config.denylist {
         Report::ok("denylist", &format!("for gateways at http://{}/check", denylist.listen))?;
     }

@@ -30,12 +30,13 @@ pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
+use crate::notify::UserNoticeSettings;
 use crate::source::kafka::StateTopicUse;
 use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
 
 /// Keys whose values are paths, without those of secrets.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 15] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
@@ -43,6 +44,9 @@ const PATHS: [&str; 12] = [
     "store.spool_dir",
     "alert.email.ca_file",
     "alert.webhook.ca_file",
+    "notify_users.email.ca_file",
+    "notify_users.templates_dir",
+    "notify_users.webhook.ca_file",
     "revoke.http.ca_file",
     "revoke.http.preset_file",
     "source.file.path",
@@ -72,6 +76,8 @@ pub(crate) struct Config {
     /// Without it, there are no silences.
     pub(crate) silences: Option<SilencesSection>,
     pub(crate) incidents: IncidentsSection,
+    /// Without it, users get no messages.
+    pub(crate) notify_users: Option<UserNoticeSettings>,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
     pub(crate) snapshots: SnapshotSection,
@@ -266,6 +272,9 @@ impl Config {
         }
         if !(1_000..=86_400_000).contains(&self.snapshots.interval_ms) {
             return wrong("snapshots.interval_ms", "must be between 1000 (1 s) and 86400000 (1 day)");
+        }
+        if let Some(Err((key, problem))) = self.notify_users.as_ref().map(UserNoticeSettings::check) {
+            return wrong(key, problem);
         }
         if self.incidents.close_after_days > 365 {
             return wrong("incidents.close_after_days", "must be at most 365; 0 closes no incident");

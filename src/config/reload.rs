@@ -125,7 +125,7 @@ impl Watch {
         if !reported.is_empty() {
             let at = clock.now_millis();
             let text = format!("The rules in {} were reloaded:\n{}", dir.display(), lines(&reported));
-            let notice = Notice { title: "rules were disabled or may now revoke".to_owned(), text, at, handled: None };
+            let notice = Notice { title: "rules were disabled or may now revoke".to_owned(), text, at, about: None };
             self.notify(format!("rules-changed-{at}"), notice);
         }
     }
@@ -150,7 +150,7 @@ impl Watch {
         );
         self.notify(
             format!("rules-refused-{at}"),
-            Notice { title: "changed rules are refused".to_owned(), text, at, handled: None },
+            Notice { title: "changed rules are refused".to_owned(), text, at, about: None },
         );
     }
 
@@ -169,7 +169,7 @@ impl Watch {
         let key = format!("rules-missing-{:016x}-{}", xxh3_64(missing.as_bytes()), at.div_euclid(DAY_MS));
         self.notify(
             key,
-            Notice { title: "rules are disabled because they have no file".to_owned(), text, at, handled: None },
+            Notice { title: "rules are disabled because they have no file".to_owned(), text, at, about: None },
         );
     }
 

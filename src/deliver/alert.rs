@@ -322,7 +322,7 @@ where
         let mut records = Vec::new();
         let began = self.clock.now_millis();
         for (key, lane, incident) in self.outbox.inner().state.pending_messages() {
-            if lane == REVOKE || self.outbox.channels.contains(&lane) {
+            if lane == REVOKE || self.outbox.channels.contains(&lane) || self.is_user_lane(&lane) {
                 continue;
             }
             tracing::warn!(

@@ -133,7 +133,7 @@ impl Digest {
              outcome = 'collected' AND requested_at >= '{since}'\""
         );
         let title = format!("Digest of {total} alerts in {minutes} min, highest severity: {worst}");
-        Notice { title, text, at: now, handled: None }
+        Notice { title, text, at: now, about: None }
     }
 }
 

@@ -180,7 +180,7 @@ where
         }
         tracing::error!("{title}: {text}");
         let at = self.clock.now_millis();
-        let work = super::record::Work::Notice(Notice { title: title.to_owned(), text, at, handled: None });
+        let work = super::record::Work::Notice(Notice { title: title.to_owned(), text, at, about: None });
         if channels.is_empty() {
             return Some(Record::Known { key });
         }

@@ -14,6 +14,7 @@ use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId};
 use crate::verdict::{Incident, IncidentId};
@@ -45,6 +46,7 @@ pub struct Outbox {
     /// By name of the channel.
     digests: BTreeMap<String, DigestSettings>,
     pub(super) silences: Option<Arc<Silences>>,
+    pub(super) users: Option<Arc<UserNotices>>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
     /// Number of journal lines that could not be read at the start.
@@ -77,7 +79,7 @@ impl Outbox {
                 opened.damaged
             );
             let notice =
-                Notice { title: "The outbox is damaged".to_owned(), text, at: clock.now_millis(), handled: None };
+                Notice { title: "The outbox is damaged".to_owned(), text, at: clock.now_millis(), about: None };
             tracing::error!("{}: {}", notice.title, notice.text);
             if !channels.is_empty() && !state.has(&key) {
                 let lanes = channels.clone();
@@ -90,7 +92,7 @@ impl Outbox {
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
         let (routes, digests) = (Routes::default(), BTreeMap::new());
         let folder = folder.to_owned();
-        Ok(Self { inner, folder, channels, routes, digests, silences: None, clock, changed, damaged })
+        Ok(Self { inner, folder, channels, routes, digests, silences: None, users: None, clock, changed, damaged })
     }
 
     /// The same with routes. Without them, every channel gets everything.
@@ -111,6 +113,13 @@ impl Outbox {
     #[must_use]
     pub fn with_silences(mut self, silences: Option<Arc<Silences>>) -> Self {
         self.silences = silences;
+        self
+    }
+
+    /// The same with messages to users.
+    #[must_use]
+    pub fn with_users(mut self, users: Option<Arc<UserNotices>>) -> Self {
+        self.users = users;
         self
     }
 
@@ -223,7 +232,7 @@ impl Outbox {
             return Err(full());
         }
         // Logged once per key. Without a channel, the log line is the only report.
-        if notice.handled.is_some() {
+        if notice.handled().is_some() {
             tracing::info!("{}: {}", notice.title, notice.text);
         } else {
             tracing::error!("{}: {}", notice.title, notice.text);

@@ -110,6 +110,8 @@ pub(super) enum Record {
     Summarized { silence: SilenceId, alerts: u64 },
     /// What a silence has withheld. Only in a rewritten journal.
     Withheld { silence: SilenceId, withheld: Withheld },
+    /// A message was sent to a user.
+    UserInformed { lane: String, user: String, at: i64 },
     /// Name of this outbox among those of all members.
     Member { member: String },
     /// A waiting row.

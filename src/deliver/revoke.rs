@@ -207,8 +207,9 @@ where
         );
         let (key, lane, at) = (task.key.clone(), REVOKE.to_owned(), self.clock.now_millis());
         let channels = self.outbox.lanes_of(&self.outbox.inner().state, incident);
+        let to_user = (state == Revocation::Done).then(|| self.user_message(incident, &task.name)).flatten();
         let (revocation, row) = (Some(state), Some(row));
-        vec![match fate {
+        let record = match fate {
             Fate::Final => Record::Ended { key, lane, revocation, row, at, channels, sent: None },
             Fate::Retry { retry_after, panicked } => {
                 let due_at = self.due_at(attempt, retry_after);
@@ -219,7 +220,8 @@ where
                 let due_at = at + wait.as_millis() as i64;
                 Record::Held { key, lane, attempt, at, due_at, hold, revocation, row, channels }
             }
-        }]
+        };
+        std::iter::once(record).chain(to_user).collect()
     }
 
     /// Gives up a held revocation if more are held than allowed.

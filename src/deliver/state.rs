@@ -8,10 +8,11 @@ mod queue;
 mod revocations;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::BTreeMap;
 
-use self::data::{Call, Pending};
+use self::data::{Call, Informed, Pending};
 pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
@@ -91,6 +92,7 @@ impl State {
                 }
             }
             Record::Withheld { silence, withheld } => _ = self.withheld.insert(silence, withheld),
+            Record::UserInformed { lane, user, at } => self.inform(Informed { lane, user, at }),
             Record::Member { member } => self.member = Some(member),
             Record::Nudged { key, at } => {
                 self.update(&Item::Revocation(key), REVOKE, |effect| {
@@ -164,6 +166,8 @@ impl State {
         records.extend(
             withheld.map(|(silence, withheld)| Record::Withheld { silence: *silence, withheld: withheld.clone() }),
         );
+        let informed = self.informed.iter().cloned();
+        records.extend(informed.map(|Informed { lane, user, at }| Record::UserInformed { lane, user, at }));
         records.extend(self.member.clone().map(|member| Record::Member { member }));
         records.extend(self.rows.iter().map(|row| Record::Row { row: row.clone() }));
         records

@@ -95,7 +95,7 @@ impl Withheld {
             "\nAll of them: tokenwarden sql \"SELECT DISTINCT incident_id FROM actions WHERE outcome = 'silenced' AND reason \
              LIKE '%{silence}%'\"\nAuthor and reason: tokenwarden silence list --all"
         );
-        Notice { title: format!("A silence has ended: it withheld {alerts}"), text, at, handled: None }
+        Notice { title: format!("A silence has ended: it withheld {alerts}"), text, at, about: None }
     }
 }
 

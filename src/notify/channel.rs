@@ -16,7 +16,7 @@ use crate::rule::RuleSet;
 /// Longest name of a channel, bytes.
 const NAME_BYTES_MAX: usize = 40;
 /// Names that sections, or queues of the outbox, have already.
-const RESERVED: [&str; 5] = ["email", "webhook", "revoke", "rows", "silences"];
+const RESERVED: [&str; 6] = ["email", "webhook", "revoke", "rows", "silences", "users"];
 
 /// Creates the channel `name`: one notifier, or one for each recipient of mail. The error is the key in its section and
 /// the problem; it contains no secret.

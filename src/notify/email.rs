@@ -123,27 +123,6 @@ impl Email {
             .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
             .map_err(|error| permanent(format!("the mail cannot be written: {error}")))
     }
-
-    fn delivery_error(&self, error: &lettre::transport::smtp::Error) -> DeliveryError {
-        let reply = innermost(error);
-        let section = section(&self.shared.name);
-        let reason = match meaning(error.status()) {
-            Meaning::Credentials => {
-                format!("the mail server rejects the credentials ({reply}); correct {section}.username or its password")
-            }
-            // The text of a reply may contain values of the event, its codes do not.
-            Meaning::Later | Meaning::Never if error.status().is_some() => {
-                format!("the mail server answered {}", codes(&reply))
-            }
-            _ if error.is_timeout() => format!("the mail server ({section}.smtp_url) does not respond in time"),
-            _ if error.is_tls() => format!("TLS with the mail server ({section}.smtp_url) failed: {reply}"),
-            _ => format!("the mail server ({section}.smtp_url) cannot be reached: {reply}"),
-        };
-        match meaning(error.status()) {
-            Meaning::Never => DeliveryError::Rejected { reason, words: reply },
-            Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
-        }
-    }
 }
 
 #[async_trait]
@@ -164,7 +143,7 @@ impl Notifier for Email {
         let message = self.message(alert, key)?;
         match self.shared.transport.send(message).await {
             Ok(_) => Ok(Accepted::default()),
-            Err(error) => Err(self.delivery_error(&error)),
+            Err(error) => Err(delivery_error(&section(&self.shared.name), &error)),
         }
     }
 
@@ -176,12 +155,35 @@ impl Notifier for Email {
                 status: 0,
                 retry_after: None,
             }),
-            Err(error) => Err(self.delivery_error(&error)),
+            Err(error) => Err(delivery_error(&section(&self.shared.name), &error)),
         }
     }
 }
 
-fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Executor>, (&'static str, String)> {
+/// The error of a mail. `section`: name of the section with the settings of the mail server.
+pub(super) fn delivery_error(section: &str, error: &lettre::transport::smtp::Error) -> DeliveryError {
+    let reply = innermost(error);
+    let reason = match meaning(error.status()) {
+        Meaning::Credentials => {
+            format!("the mail server rejects the credentials ({reply}); correct {section}.username or its password")
+        }
+        // The text of a reply may contain values of the event, its codes do not.
+        Meaning::Later | Meaning::Never if error.status().is_some() => {
+            format!("the mail server answered {}", codes(&reply))
+        }
+        _ if error.is_timeout() => format!("the mail server ({section}.smtp_url) does not respond in time"),
+        _ if error.is_tls() => format!("TLS with the mail server ({section}.smtp_url) failed: {reply}"),
+        _ => format!("the mail server ({section}.smtp_url) cannot be reached: {reply}"),
+    };
+    match meaning(error.status()) {
+        Meaning::Never => DeliveryError::Rejected { reason, words: reply },
+        Meaning::Later | Meaning::Credentials => DeliveryError::Retriable { reason, status: 0, retry_after: None },
+    }
+}
+
+pub(super) fn transport(
+    settings: &EmailSettings,
+) -> Result<AsyncSmtpTransport<Tokio1Executor>, (&'static str, String)> {
     let url = Url::parse(&settings.smtp_url).map_err(|error| ("smtp_url", format!("is not a URL: {error}")))?;
     let wrong = |problem: &str| Err(("smtp_url", problem.to_owned()));
     let Some(host) = url.host_str().filter(|host| !host.is_empty()) else { return wrong("has no host") };
@@ -231,7 +233,7 @@ fn transport(settings: &EmailSettings) -> Result<AsyncSmtpTransport<Tokio1Execut
 }
 
 /// `name` and `value` are constants or ids of tokenwarden, in ASCII.
-fn header(name: &'static str, value: &str) -> HeaderValue {
+pub(super) fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 

@@ -173,7 +173,7 @@ impl Notifier for HttpChannel {
 
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError> {
         if let Alert::Notice(notice) = alert
-            && let Some(handled) = &notice.handled
+            && let Some(handled) = notice.handled()
             && let Some(step) = self.step(handled.step)
         {
             return self.inform(step, notice, handled, key).await.map(Accepted::with);

@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn notice_is_escaped() {
         let text = "5 < 6 & \u{1b}[2J".to_owned();
-        let notice = Notice { title: "<b>the limit\r\nX: y".to_owned(), text, at: 1_795_000_000_000, handled: None };
+        let notice = Notice { title: "<b>the limit\r\nX: y".to_owned(), text, at: 1_795_000_000_000, about: None };
         let mail = compose(Alert::Notice(&notice), &rules());
         assert_eq!(mail.subject, "[tokenwarden] <b>the limit␍␊X: y");
         assert_eq!(mail.text, "<b>the limit␍␊X: y\n\n5 < 6 & ␛[2J\n\n2026-11-18 11:06:40 UTC\n");

@@ -12,6 +12,8 @@ mod settings;
 mod shipped;
 mod summary;
 mod syslog;
+mod user_text;
+mod users;
 mod webhook;
 mod words;
 
@@ -20,6 +22,8 @@ pub use self::email::{Email, EmailSettings, StartTls};
 pub use self::mail::compose;
 pub use self::settings::{ChannelKind, ChannelSettings};
 pub use self::summary::block;
+pub use self::user_text::UserTexts;
+pub use self::users::{UserEmailSettings, UserNoticeSettings, open_users};
 pub use self::webhook::{Webhook, WebhookSettings};
 
 #[cfg(test)]

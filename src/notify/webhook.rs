@@ -110,7 +110,7 @@ const GONE: &str = "the webhook answered 410 (gone)";
 
 /// Meaning of an HTTP status. Errors that the receiver may repair, such as a wrong path or key, are retried. Errors in the
 /// message are permanent.
-fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
+pub(super) fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
     let permanent = |reason: String| Err(DeliveryError::Permanent { reason, status });
     match status {
         200..=299 => Ok(status),
@@ -122,7 +122,7 @@ fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryEr
 }
 
 /// The signing keys in `secret`, the current one first.
-fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
+pub(super) fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
     let mut keys = Vec::new();
     for secret in secret.split_whitespace() {
         let bytes = match secret.strip_prefix("whsec_") {
@@ -138,7 +138,7 @@ fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
 }
 
 /// One signature `v1,…` per key, separated by spaces.
-fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> String {
+pub(super) fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> String {
     let sign = |key: &Hmac<Sha256>| {
         let mut mac = key.clone();
         mac.update(format!("{id}.{seconds}.{body}").as_bytes());

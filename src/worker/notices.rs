@@ -110,7 +110,7 @@ fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
          {highest:.1}. Their events are in token_events with the verdict watch: SELECT * FROM token_events WHERE verdict = \
          'watch' ORDER BY score DESC LIMIT 100."
     );
-    Notice { title: "Alerts are withheld by the alert budget".to_owned(), text, at: now, handled: None }
+    Notice { title: "Alerts are withheld by the alert budget".to_owned(), text, at: now, about: None }
 }
 
 fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
@@ -125,7 +125,7 @@ fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
          wait in memory and on disk ({} of {} bytes). When both are full, partitions are paused and detection stops.",
         outage.spool_bytes, outage.spool_bytes_max
     );
-    Notice { title: title.to_owned(), text, at: now, handled: None }
+    Notice { title: title.to_owned(), text, at: now, about: None }
 }
 
 fn spool_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
@@ -139,7 +139,7 @@ fn spool_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
          or the spool has room. No event is lost while Kafka retains it.",
         outage.spool_bytes, outage.spool_bytes_max
     );
-    Notice { title: "Detection is paused: rows cannot be stored".to_owned(), text, at: now, handled: None }
+    Notice { title: "Detection is paused: rows cannot be stored".to_owned(), text, at: now, about: None }
 }
 
 #[cfg(test)]

@@ -104,9 +104,9 @@ async fn unused_revoked_grants_close_their_incident() {
     let line = journal.lines().find(|line| line.contains("notice-closed-INC-0000000000000001-0")).expect("a notice");
     let record: Value = serde_json::from_str(line.split_once(' ').expect("a checksum").1).unwrap();
     let notice = &record["work"]["notice"];
-    assert_eq!(notice["handled"]["step"], "resolved");
+    assert_eq!(notice["about"]["handled"]["step"], "resolved");
     let state = json!({"severity": "high", "tenant_id": "tenant-1", "user_id": "user-1", "app_id": "app-1"});
-    assert_eq!(notice["handled"]["states"], json!([state]));
+    assert_eq!(notice["about"]["handled"]["states"], json!([state]));
     let text = notice["text"].as_str().unwrap();
     assert!(text.contains("Revoked: 1 grant or token, 2024-03-09T16:00:00Z. Verified: the store has no"), "{text}");
 

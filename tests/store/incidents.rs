@@ -5,12 +5,12 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenwarden::port::{Rows as _, Store as _};
+use tokenwarden::port::{ActionOutcome, ActionRow, Rows as _, Store as _};
 use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::{ClickHouse, EpochRows};
-use tokenwarden::verdict::Severity;
+use tokenwarden::verdict::{Incident, Severity};
 
-use super::rows::incident;
+use super::rows::{action, incident};
 use super::support::web::Web;
 use super::{embedded, library, turn};
 
@@ -126,7 +126,7 @@ async fn receivers_are_informed_of_a_resolution() {
     let text = printed(&incidents(&["ack", ONE, "--by", "Ana"]));
     assert!(text.contains("status acknowledged") && text.ends_with(": acknowledged\n"), "{text}");
     let requests = web.requests();
-    assert_eq!(requests.len(), 1, "only PagerDuty knows this step");
+    assert_eq!(requests.len(), 1, "only PagerDuty has this step");
     let body: Value = serde_json::from_str(&requests[0].body).unwrap();
     assert_eq!(body, json!({"routing_key": "s3cret-key", "event_action": "acknowledge", "dedup_key": ONE}));
 
@@ -146,6 +146,56 @@ async fn receivers_are_informed_of_a_resolution() {
     // A note is not a step.
     printed(&incidents(&["note", ONE, "--note", "x"]));
     assert_eq!(web.requests().len(), 7);
+    store.close().await;
+    tokio::task::spawn_blocking(move || drop(web)).await.unwrap();
+}
+
+#[tokio::test]
+async fn feedback_false_informs_the_users() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let web = tokio::task::spawn_blocking(Web::start).await.unwrap();
+    let store = ClickHouse::open(&embedded(&directory.path().join("data"))).await.unwrap();
+    let mut rows = EpochRows::new();
+    // Two victims, of which one was revoked.
+    let hostile = "bea\n\u{202e}@example.com";
+    for (number, user) in [(1, hostile), (2, "dan")] {
+        let family_id = format!("grant-{number}");
+        let about = Incident { user_id: user.to_owned(), family_id, ..incident(1, number, Severity::High) };
+        rows.push_incident(&about);
+        let outcome = if number == 1 { ActionOutcome::Done } else { ActionOutcome::Failed };
+        rows.push_action(&ActionRow { target: about.family_id, ..action(1, number as u32, outcome) });
+    }
+    store.write(&rows).await.unwrap();
+    let text = format!(
+        "[store]\nurl = 'embedded:data'\n\
+         [notify_users.webhook]\nurl = '{}/users'\nsecret = 'a-secret-of-more-than-16-bytes'\n",
+        web.url
+    );
+    std::fs::write(directory.path().join("t.toml"), text).unwrap();
+    let feedback = |verdict: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
+        command.args(["feedback", ONE, verdict, "--config", "t.toml"]).current_dir(directory.path());
+        command.env("TOKENWARDEN__STORE__LIBRARY", library()).output().unwrap()
+    };
+    for verdict in ["true", "benign"] {
+        printed(&feedback(verdict));
+    }
+    assert!(web.requests().is_empty(), "only a wrong revocation is reported");
+    let text = printed(&feedback("false"));
+    assert!(text.contains("bea␊\u{fffd}@example.com by webhook: informed of the mistake\n"), "{text}");
+    let requests = web.requests();
+    assert_eq!(requests.len(), 1);
+    let body: Value = serde_json::from_str(&requests[0].body).unwrap();
+    assert_eq!(
+        (&body["type"], &body["user_id"], &body["incident_id"]),
+        (&json!("revoked_by_mistake"), &json!(hostile), &json!(ONE))
+    );
+    web.answer(&[500]);
+    let failed = feedback("false");
+    assert_eq!(failed.status.code(), Some(69));
+    let stderr = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(stderr.contains("the feedback is stored, and a user is not informed"), "{stderr}");
     store.close().await;
     tokio::task::spawn_blocking(move || drop(web)).await.unwrap();
 }

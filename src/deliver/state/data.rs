@@ -86,6 +86,8 @@ pub(in crate::deliver) struct State {
     pub(crate) digests: BTreeMap<String, Digest>,
     /// What silences have withheld.
     pub(crate) withheld: BTreeMap<SilenceId, Withheld>,
+    /// Messages to users within the last day, the oldest first.
+    pub(super) informed: VecDeque<Informed>,
     /// Name of this outbox among those of all members.
     pub(crate) member: Option<String>,
     /// The input has ended, so no message is postponed to be combined with later changes.
@@ -105,6 +107,14 @@ impl State {
             }
         }
     }
+}
+
+/// A message to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Informed {
+    pub(super) lane: String,
+    pub(super) user: String,
+    pub(super) at: i64,
 }
 
 /// The most recent keys of finished changes.

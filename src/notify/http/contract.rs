@@ -8,7 +8,7 @@ use super::*;
 use crate::notify::shipped::PRESETS;
 use crate::notify::tests::incident;
 use crate::outgoing::receiver::{At, Receiver, Seen};
-use crate::port::{Handled, HandledStep, IncidentState, Notice, Progress, Revocation};
+use crate::port::{About, Handled, HandledStep, IncidentState, Notice, Progress, Revocation};
 use crate::sanitize;
 use crate::verdict::{Incident, IncidentId, Severity, Victim};
 
@@ -172,8 +172,7 @@ async fn hostile_values_stay_text_within_the_limits() {
 #[tokio::test]
 async fn notices_have_a_key_and_a_severity() {
     let (receiver, url) = Receiver::start().await;
-    let notice =
-        Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000, handled: None };
+    let notice = Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000, about: None };
     for contract in CONTRACTS {
         receiver.reply(contract.accepted().0, contract.accepted().1);
         let sent = contract.channel(&url).notify(Alert::Notice(&notice), "notice-caps").await;
@@ -228,9 +227,9 @@ async fn steps_send_the_documented_requests() {
         assert!(channel.handles(*step), "{kind}");
         let states = vec![state(Severity::High, "ana"), state(Severity::Critical, hostile)];
         let (incident, opened_at) = (IncidentId(0x42), 1_795_000_000_000);
-        let handled = Some(Box::new(Handled { incident, step: *step, opened_at, states }));
+        let about = Some(Box::new(About::Handled(Handled { incident, step: *step, opened_at, states })));
         let at = crate::outgoing::receiver::NOW;
-        let notice = Notice { title: "closed".to_owned(), text: "By ana.".to_owned(), at, handled };
+        let notice = Notice { title: "closed".to_owned(), text: "By ana.".to_owned(), at, about };
         let (code, body) = contract.accepted();
         for _ in bodies {
             receiver.reply(code, body);

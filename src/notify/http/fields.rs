@@ -88,7 +88,7 @@ impl Field {
     pub(super) fn text<'a>(self, of: &Sending<'a>) -> Cow<'a, str> {
         match of.alert {
             Alert::Incident { incident, progress } => self.of_incident(of, incident, progress),
-            Alert::Notice(notice) => match (self, &notice.handled, of.state) {
+            Alert::Notice(notice) => match (self, notice.handled(), of.state) {
                 (Self::Id, Some(handled), _) => handled.incident.to_string().into(),
                 (Self::Opened, Some(handled), _) => rfc3339(handled.opened_at).into(),
                 (Self::Tenant, _, Some(state)) => (&*state.tenant_id).into(),

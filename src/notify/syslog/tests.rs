@@ -169,8 +169,7 @@ async fn syslog_over_tcp_sends_notices_to_this_machine() {
     let (port, mut received) = listener(None).await;
     let syslog =
         syslog(&format!("url = 'tcp://127.0.0.1:{port}'\nvalues = {{ sd_id = 'warden@41058' }}")).expect("a channel");
-    let notice =
-        Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000, handled: None };
+    let notice = Notice { title: "Caps".to_owned(), text: "One.\nTwo.".to_owned(), at: 1_795_000_000_000, about: None };
     syslog.notify(Alert::Notice(&notice), "notice-caps").await.expect("accepted");
     let bytes = received.recv().await.expect("a connection");
     let expected = format!(
