@@ -1,6 +1,8 @@
 //! `make faults`: the service is killed at random points, with a random fault around each. Afterwards its rows, verdicts,
 //! alerts and revocations are compared with those of an undisturbed service that reads the same messages.
 
+mod fault;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Stdio;
@@ -8,6 +10,7 @@ use std::process::Stdio;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use self::fault::{Failure, Fault, Receiver};
 use super::support::proxy::{Mode, Proxy};
 use super::*;
 
@@ -37,32 +40,6 @@ impl Random {
     fn pause(&mut self, limit_ms: u64) {
         std::thread::sleep(Duration::from_millis(self.below(limit_ms)));
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    StoreRefuses,
-    StoreCuts,
-    StoreDelays,
-    AnswersLost,
-    StoreKilled,
-    /// Longer than the session, so that the group gives its partitions away.
-    MemberPaused,
-    MemberJoins,
-    BrokerRestarts,
-}
-
-impl Fault {
-    const ALL: [(Self, &str); 8] = [
-        (Self::StoreRefuses, "the proxy before ClickHouse refuses connections for 1 to 3 s"),
-        (Self::StoreCuts, "the proxy cuts all connections to ClickHouse"),
-        (Self::StoreDelays, "the proxy delays each piece of data by 300 ms for 1 to 3 s"),
-        (Self::AnswersLost, "ClickHouse gets the requests, and its answers are lost for 1 to 3 s"),
-        (Self::StoreKilled, "the process of the ClickHouse engine is killed and started again"),
-        (Self::MemberPaused, "SIGSTOP of the service for 7 to 10 s (the session ends after 6 s), then SIGCONT"),
-        (Self::MemberJoins, "a second member joins the group, and leaves it with SIGTERM or SIGKILL"),
-        (Self::BrokerRestarts, "the Kafka broker is killed and started again"),
-    ];
 }
 
 /// The process that owns the ClickHouse engine: `tokenwarden run` with an idle source.
@@ -119,8 +96,11 @@ struct Stage {
     engine: Engine,
     proxy: Proxy,
     ledger: Ledger,
-    hook: Web,
-    api: Web,
+    receivers: Receivers,
+    /// Proxies before the mail server and the revocation API.
+    gates: [Proxy; 2],
+    /// Connections of the gate of the present fault, before it began.
+    accepted: usize,
     admin: [u16; 2],
     random: Random,
 }
@@ -128,7 +108,7 @@ struct Stage {
 impl Stage {
     fn start(seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (kafka, hook, api, port) = (Kafka::start(), Web::start(), Web::start(), free_port());
+        let (kafka, receivers, port) = (Kafka::start(), Receivers::start(), free_port());
         kafka.create_topic(TOPIC, PARTITIONS);
         let at = folder.path();
         let rules = at.join("rules");
@@ -149,13 +129,15 @@ impl Stage {
         let proxy = Proxy::start(([127, 0, 0, 1], port).into());
         let (ledger, random) = (Ledger::default(), Random(seed));
         let admin = [free_port(), free_port()];
-        let stage = Self { folder, kafka, engine, proxy, ledger, hook, api, admin, random };
-        stage.configure("faulty", stage.proxy.port, [&stage.hook, &stage.api]);
+        let gates = ports(&receivers).map(|port| Proxy::start(([127, 0, 0, 1], port).into()));
+        let stage = Self { folder, kafka, engine, proxy, ledger, receivers, gates, accepted: 0, admin, random };
+        stage.configure("faulty", stage.proxy.port, &stage.receivers, [stage.gates[0].port, stage.gates[1].port]);
         stage
     }
 
     /// Writes the configuration of the members of the group `name`, which is also the name of their database.
-    fn configure(&self, name: &str, store: u16, [hook, api]: [&Web; 2]) {
+    /// `mail` and `api`: ports of the mail server and the revocation API.
+    fn configure(&self, name: &str, store: u16, receivers: &Receivers, [mail, api]: [u16; 2]) {
         let at = self.folder.path();
         let file: serde_json::Value =
             serde_json::from_str(&read(&at.join("data/endpoint.json"))).expect("the engine's file");
@@ -163,17 +145,20 @@ impl Stage {
         keep_secret(&at.join("store.password"), text("password"));
         keep_secret(&at.join("api.token"), "api-s3cret");
         keep_secret(&at.join("webhook.secret"), WEBHOOK_SECRET);
+        keep_secret(&at.join("smtp.password"), PASSWORD);
         let config = format!(
             "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\ngroup_id = '{name}'\n\
              prefix = '{name}'\nproperties = {{ 'session.timeout.ms' = '6000' }}\n[snapshots]\ninterval_ms = 1000\n\
              [privacy]\ntoken_key_file = 'key'\n[store]\nurl = 'http://127.0.0.1:{store}'\ndatabase = '{name}'\n\
-             user = '{}'\npassword_file = 'store.password'\n[alert.webhook]\nurl = '{}/alerts'\n\
+             user = '{}'\npassword_file = 'store.password'\n[alert.email]\n\
+             smtp_url = 'smtps://localhost:{mail}'\nfrom = 'warden@example.com'\nto = ['security@example.com']\n\
+             username = '{USER}'\npassword_file = 'smtp.password'\nca_file = '{}'\n[alert.webhook]\nurl = '{}/alerts'\n\
              secret_file = 'webhook.secret'\n[revoke]\nmode = 'enforce'\nmax_per_hour = 10000\n\
-             [revoke.http]\npreset = 'by_id'\nurl = '{}/grants'\ntoken_file = 'api.token'\n",
+             [revoke.http]\npreset = 'by_id'\nurl = 'http://127.0.0.1:{api}/grants'\ntoken_file = 'api.token'\n",
             self.kafka.brokers,
             text("user"),
-            hook.url,
-            api.url
+            receivers.smtp.ca_file().display(),
+            receivers.hook.url
         );
         keep_secret(&at.join("tokenwarden.toml"), &config);
     }
@@ -190,6 +175,47 @@ impl Stage {
         self.ledger.theft(&person);
         self.ledger.messages.push((person, "{\"event_id\":5}".to_owned()));
         self.ledger.send(&self.kafka);
+    }
+
+    /// Begins a fault that must be in effect when the events of the round arrive.
+    fn begin(&mut self, fault: Fault) {
+        let Fault::Of(receiver, failure) = fault else { return };
+        let gate = &self.gates[receiver as usize];
+        match (failure, receiver) {
+            (Failure::Refuses, _) => gate.set(Mode::Refuse),
+            (Failure::LosesAnswers, _) => gate.set(Mode::LoseAnswers),
+            (Failure::Garbles, _) => gate.set(Mode::Garbage),
+            (Failure::Fails, Receiver::Mail) => self.receivers.smtp.reject("451 4.3.0 try again later"),
+            (Failure::Fails, Receiver::Revoker) => self.receivers.api.answer(&[500, 503, 429]),
+            (Failure::Hangs, Receiver::Mail) => self.receivers.smtp.hold(),
+            (Failure::Hangs, Receiver::Revoker) => self.receivers.api.hold(true),
+        }
+        gate.cut();
+        self.accepted = gate.accepted();
+    }
+
+    /// Ends a fault of [`Self::begin`].
+    fn end(&self, fault: Fault) {
+        let Fault::Of(receiver, failure) = fault else { return };
+        self.gates[receiver as usize].set(Mode::Pass);
+        match (failure, receiver) {
+            (Failure::Fails, Receiver::Mail) => self.receivers.smtp.accept(),
+            (Failure::Hangs, Receiver::Mail) => self.receivers.smtp.answer(),
+            (Failure::Hangs, Receiver::Revoker) => self.receivers.api.hold(false),
+            _ => {}
+        }
+    }
+
+    /// Reloads the rules while a file is invalid, and restores the file.
+    fn break_rules(&self, service: &Service) {
+        const REFUSED: &str = "rules not reloaded";
+        let file = self.folder.path().join("rules/refresh_reuse.toml");
+        let (text, before) = (read(&file), service.log().matches(REFUSED).count());
+        std::fs::write(&file, "threshold = 'none'\n").expect("a rule");
+        service.signal("-HUP");
+        let refused = || (service.log().matches(REFUSED).count() > before).then_some(());
+        eventually(PATIENCE, "the rules are refused", refused).unwrap_or_else(|| panic!("{}", service.log()));
+        std::fs::write(&file, text).expect("a rule");
     }
 
     /// Lets the fault happen around a kill of the member `one`, which it returns started again.
@@ -217,14 +243,23 @@ impl Stage {
                 self.random.pause(6_000);
             }
             Fault::BrokerRestarts => self.kafka.stop(),
+            Fault::RulesBroken => self.break_rules(&one),
+            Fault::Of(receiver, _) => {
+                let gate = &self.gates[receiver as usize];
+                let met = eventually(PATIENCE, "the service connects to the receiver", || {
+                    (gate.accepted() > self.accepted).then_some(())
+                });
+                assert!(met.is_some(), "{fault:?}\n{}", one.log());
+            }
         }
         self.random.pause(1_500);
         one.kill();
-        let one = self.member(0);
-        if mode != Mode::Pass {
+        let mut one = self.member(0);
+        if mode != Mode::Pass || matches!(fault, Fault::Of(..)) {
             std::thread::sleep(hold);
         }
         self.proxy.set(Mode::Pass);
+        self.end(fault);
         match fault {
             Fault::StoreKilled => self.engine = Engine::start(&self.engine.folder.clone()),
             Fault::BrokerRestarts => self.kafka.resume(),
@@ -237,6 +272,10 @@ impl Stage {
             } else {
                 two.terminate();
             }
+        }
+        // As a supervisor does: the service ends if no broker answers at its start.
+        if one.child.try_wait().expect("a child").is_some() {
+            one = self.member(0);
         }
         one
     }
@@ -270,11 +309,17 @@ impl Stage {
     }
 }
 
+/// Ports of the mail server and the revocation API.
+fn ports(receivers: &Receivers) -> [u16; 2] {
+    let api = receivers.api.url.rsplit(':').next().and_then(|port| port.parse().ok());
+    [receivers.smtp.port, api.expect("a port")]
+}
+
 /// Result of the comparison. All counts except the last three should be 0.
 struct Findings(Vec<(&'static str, usize)>);
 
 impl Findings {
-    fn of(stage: &Stage, calm: [&Web; 2]) -> Self {
+    fn of(stage: &Stage, calm: &Receivers) -> Self {
         let position = "source_partition, source_offset";
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
         for table in ["token_events", "dead_letters"] {
@@ -291,14 +336,17 @@ impl Findings {
         let [rows, calm_rows] = ["faulty", "calm"].map(|database| stage.rows(database, &verdict, "token_events"));
         let (rows, calm_rows) = (BTreeSet::from_iter(rows), BTreeSet::from_iter(calm_rows));
         let incidents: BTreeSet<String> = stage.rows("calm", "incident_id", "incidents").into_iter().collect();
-        let bodies: Vec<String> = stage.hook.requests().into_iter().map(|asked| asked.body).collect();
-        let is_delivered = |id: &&String| bodies.iter().any(|body| body.contains(id.trim_matches('"')));
+        let Receivers { smtp, hook, api } = &stage.receivers;
+        let bodies: Vec<String> = hook.requests().into_iter().map(|asked| asked.body).collect();
+        // Joins quoted-printable lines.
+        let mails: Vec<String> = smtp.mails().into_iter().map(|mail| mail.replace("=\r\n", "")).collect();
+        let is_in = |texts: &[String], id: &str| texts.iter().any(|text| text.contains(id.trim_matches('"')));
         let mut keys: BTreeMap<String, BTreeSet<Option<String>>> = BTreeMap::new();
-        for asked in stage.api.requests() {
+        for asked in api.requests() {
             let key = asked.header("idempotency-key").map(str::to_owned);
             keys.entry(asked.path).or_default().insert(key);
         }
-        let revoked: BTreeSet<String> = calm[1].requests().into_iter().map(|asked| asked.path).collect();
+        let revoked: BTreeSet<String> = calm.api.requests().into_iter().map(|asked| asked.path).collect();
         Self(vec![
             (
                 "messages that are neither in `token_events` nor in `dead_letters`",
@@ -312,7 +360,11 @@ impl Findings {
             ),
             (
                 "incidents of the undisturbed run that no webhook reported",
-                incidents.iter().filter(|id| !is_delivered(id)).count(),
+                incidents.iter().filter(|id| !is_in(&bodies, id)).count(),
+            ),
+            (
+                "incidents of the undisturbed run that no mail reported",
+                incidents.iter().filter(|id| !is_in(&mails, id)).count(),
             ),
             (
                 "revocations of the undisturbed run that were not requested",
@@ -374,6 +426,7 @@ fn faults_lose_nothing_and_change_nothing() {
             order.extend(Fault::ALL.map(|(fault, _)| fault));
         }
         let fault = order.swap_remove(stage.random.below(order.len() as u64) as usize);
+        stage.begin(fault);
         stage.send(round);
         stage.random.pause(2_000);
         one = stage.disturb(fault, one);
@@ -383,22 +436,22 @@ fn faults_lose_nothing_and_change_nothing() {
     let two = stage.member(1);
     stage.until_committed("faulty", &one);
 
-    let calm = [Web::start(), Web::start()];
+    let calm = Receivers::start();
     let port = stage.engine.port();
-    stage.configure("calm", port, [&calm[0], &calm[1]]);
+    stage.configure("calm", port, &calm, ports(&calm));
     let undisturbed = Service::start_as(stage.folder.path(), "calm", free_port());
     stage.until_committed("calm", &undisturbed);
     let settled = || {
-        let findings = Findings::of(&stage, [&calm[0], &calm[1]]);
-        let is_done = findings.faults().is_empty() && calm[1].requests().len() as u64 >= kills;
+        let findings = Findings::of(&stage, &calm);
+        let is_done = findings.faults().is_empty() && calm.api.requests().len() as u64 >= kills;
         is_done.then_some(())
     };
-    eventually(Duration::from_secs(60), "alerts and revocations are delivered", settled);
-    let findings = Findings::of(&stage, [&calm[0], &calm[1]]);
+    eventually(PATIENCE, "alerts and revocations are delivered", settled);
+    let findings = Findings::of(&stage, &calm);
     if let Ok(page) = std::env::var(PAGE) {
         publish(&page, kills, seed, &applied, &findings);
     }
     let logs = [one.log(), two.log(), undisturbed.log()].join("\n---\n");
     assert_eq!(findings.faults(), Vec::<&(&str, usize)>::new(), "seed {seed}: {:?}\n{logs}", findings.0);
-    assert!(calm[1].requests().len() as u64 >= kills, "each theft is revoked: {:?}\n{logs}", findings.0);
+    assert!(calm.api.requests().len() as u64 >= kills, "each theft is revoked: {:?}\n{logs}", findings.0);
 }

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::acl::{self, Operation, Permission, Resource};
-use super::process::{Tied, cache, eventually, free_port, wait_for_port};
+use super::process::{Tied, cache, eventually, free_port, read, wait_for_port};
 
 const DENY: Permission = Permission::RD_KAFKA_ACL_PERMISSION_TYPE_DENY;
 
@@ -84,7 +84,10 @@ impl Kafka {
         let port = self.brokers.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         wait_for_port(port, &log);
         let consumer: BaseConsumer = self.client().create().expect("a client");
-        consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
+        // A broker that is still starting can close the connection.
+        let answers = || consumer.fetch_metadata(None, Duration::from_secs(30)).ok();
+        eventually(Duration::from_secs(60), "the broker answers", answers)
+            .unwrap_or_else(|| panic!("the broker does not answer:\n{}", read(&log)));
     }
 
     /// Stops the broker's process where it is; its connections stay open.

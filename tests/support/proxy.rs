@@ -1,7 +1,8 @@
-//! A TCP proxy in front of a server, which refuses, cuts or delays connections, or loses answers.
+//! A TCP proxy in front of a server, which refuses, cuts or delays connections, loses answers or sends garbage.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ pub(crate) enum Mode {
     Delay,
     /// Requests reach the server. Instead of an answer, the client gets the end of the connection.
     LoseAnswers,
+    /// Clients get bytes of no protocol, and the end of the connection.
+    Garbage,
 }
 
 #[derive(Default)]
 struct Shared {
     mode: Mutex<Mode>,
     open: Mutex<Vec<TcpStream>>,
+    /// Number of accepted connections.
+    accepted: AtomicUsize,
 }
 
 pub(crate) struct Proxy {
@@ -39,11 +44,16 @@ impl Proxy {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if of_thread.mode() != Mode::Refuse
-                    && let Ok(server) = TcpStream::connect(target)
-                {
-                    of_thread.connect(&client, &server);
+            for mut client in listener.incoming().flatten() {
+                of_thread.accepted.fetch_add(1, Ordering::Relaxed);
+                match of_thread.mode() {
+                    Mode::Refuse => {}
+                    Mode::Garbage => _ = client.write_all(b"\0\xff\x16garbage\r\n\r\n"),
+                    _ => {
+                        if let Ok(server) = TcpStream::connect(target) {
+                            of_thread.connect(&client, &server);
+                        }
+                    }
                 }
             }
         });
@@ -52,6 +62,11 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         *self.shared.mode.lock().expect("a lock") = mode;
+    }
+
+    /// Number of connections that were accepted so far, in any mode.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Ends all connections, wherever their data is.
