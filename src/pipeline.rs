@@ -179,11 +179,7 @@ enum Found<'m> {
 impl<'m, R: Rows> Batch<'_, 'm, R> {
     /// `index`: index of the event in its message.
     fn add(&mut self, (message, index): (&'m Message<'m>, u32), event: Event<'m>, enricher: &mut Enricher) {
-        if let Some(key) = message.key
-            && !event.is_keyed_by(key)
-            // A producer may use a tenant other than the one that is configured for its topic.
-            && (self.feed.tenant.is_none() || !event.is_keyed_in_any_tenant(key))
-        {
+        if message.key.is_some_and(|key| !is_keyed(&event, self.feed, key)) {
             self.epoch.tally.key_mismatches += 1;
         }
         if event.kind.is_sighting() && event.address.is_none() && !event.is_own_call() {
@@ -239,6 +235,12 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
             }
         }
     }
+}
+
+/// Whether `key` is the subject key of an event from `feed`.
+pub(crate) fn is_keyed(event: &Event<'_>, feed: Feed, key: &[u8]) -> bool {
+    // A producer may use a tenant other than the one that is configured for its topic.
+    event.is_keyed_by(key) || (feed.tenant.is_some() && event.is_keyed_in_any_tenant(key))
 }
 
 /// Adds to `tally` what the decoder noted in messages of `topic`.

@@ -383,7 +383,7 @@ where
         self.incidents.clear();
         for owned in self.partitions.iter_mut().filter(|owned| owned.open.tally.messages > 0) {
             self.environment.metrics.epoch_done(&owned.open.tally);
-            self.warnings.log(&owned.open.tally);
+            self.warnings.log(&owned.topic, &owned.open.tally);
             self.notices.withheld(owned.open.tally.withheld, now);
             observe(&owned.open).map_err(WorkerError::Output)?;
             self.letters.append(&mut owned.open.letters);

@@ -680,6 +680,41 @@ fn validate_finds_what_topics_check_finds() {
 }
 
 #[test]
+fn topics_check_samples_the_message_keys() {
+    let event = |user: usize| {
+        format!(r#"{{"event_id":"{user}","timestamp":1790000000000,"token_id":"t","user_id":"u{user}"}}"#)
+    };
+    let events: Vec<(String, String)> = (0..6).map(|user| (format!("u{user}"), event(user))).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |topic: &str| {
+        let text = format!("[source.kafka]\nbrokers = '{}'\ntopics = ['{topic}']\nprefix = '{topic}'\n", KAFKA.brokers);
+        std::fs::write(folder.path().join("t.toml"), text).expect("a configuration");
+        let output = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
+            .args(["topics", "check", "--config", "t.toml"])
+            .current_dir(folder.path())
+            .env_clear()
+            .output()
+            .expect("tokenwarden runs");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        out.lines().find(|line| line.contains(": keys: ")).map(str::to_owned)
+    };
+    let send = |topic: &str, events: &[(String, String)]| {
+        KAFKA.produce(topic, events.iter().map(|(key, event)| (key.as_str(), event.as_bytes())));
+    };
+    KAFKA.create_topic("keyed", 3);
+    assert_eq!(check("keyed"), None, "the topic is empty");
+    send("keyed", &events);
+    let line = check("keyed").expect("a line");
+    assert_eq!(line, "ok      keyed: keys: all 6 sampled events are in messages with their subject key");
+    send("keyed", &[("another".to_owned(), event(7)), (String::new(), event(8)), ("u9".to_owned(), "{".to_owned())]);
+    let line = check("keyed").expect("a line");
+    assert!(line.starts_with("WARNING keyed: keys: 2 of 8 sampled events are in messages with another key"), "{line}");
+    KAFKA.create_topic("one-log", 1);
+    send("one-log", &[("another".to_owned(), event(1))]);
+    assert_eq!(check("one-log"), None, "all events are in one partition");
+}
+
+#[test]
 fn topics_commands_end_with_the_documented_status() {
     let topic = "statuses";
     KAFKA.create_topic_with(topic, 1, &[("message.timestamp.type", "LogAppendTime")]);

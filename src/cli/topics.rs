@@ -8,9 +8,12 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use crate::config::Config;
+use crate::pipeline::is_keyed;
 use crate::port::{DenylistRecord, SilenceRecord, SourceError};
 use crate::sanitize;
-use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic};
+use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic, Topic};
+use crate::token::TokenHasher;
+use crate::wire::{Decoded, Decoder};
 
 /// Create our own topics, or check every topic and the offsets of the group.
 #[derive(Debug, Args)]
@@ -67,6 +70,16 @@ fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, Source
 /// Checks every topic and the offsets of the group. Changes nothing.
 pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut findings = kafka::check(kafka)?;
+    let mut readable = Vec::new();
+    for topic in &kafka.topics {
+        let is_failed = |finding: &Finding| finding.topic == topic.topic && finding.level == Level::Failed;
+        if !findings.iter().any(is_failed) {
+            readable.push(topic);
+        }
+    }
+    for topic in readable {
+        findings.extend(keys(kafka, topic)?);
+    }
     if config.denylist.is_some() {
         findings.push(RecordTopic::<DenylistRecord>::check(kafka)?);
     }
@@ -74,6 +87,34 @@ pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Findin
         findings.push(RecordTopic::<SilenceRecord>::check(kafka)?);
     }
     Ok(findings)
+}
+
+/// Checks the keys of the newest messages of a topic. `None`: it has one partition, or no event was found.
+fn keys(kafka: &KafkaSettings, topic: &Topic) -> Result<Option<Finding>, SourceError> {
+    // Replaces bearer tokens in the events. Nothing of them is printed.
+    let mut decoder = Decoder::new(topic.feed, TokenHasher::new(b"for a comparison of keys"));
+    let (mut events, mut others) = (0, 0);
+    kafka::sample(kafka, &topic.topic, &mut |key, payload| {
+        decoder.decode(payload, &mut |decoded| {
+            if let Ok(Decoded::Event(event)) = decoded {
+                events += 1;
+                others += usize::from(!is_keyed(&event, topic.feed, key));
+            }
+        });
+    })?;
+    let (level, text) = match (events, others) {
+        (0, _) => return Ok(None),
+        (_, 0) => (Level::Ok, format!("all {events} sampled events are in messages with their subject key")),
+        _ => {
+            let text = format!(
+                "{others} of {events} sampled events are in messages with another key than their subject key: if a user's \
+                 events are in several partitions, each partition has a part of the user's history. Key messages by the \
+                 subject key (docs/event.md, Keys)"
+            );
+            (Level::Warning, text)
+        }
+    };
+    Ok(Some(Finding { level, topic: topic.topic.clone(), what: "keys", text, repaired_at_start: false }))
 }
 
 fn settings(config: &Config) -> Result<&KafkaSettings, Failure> {

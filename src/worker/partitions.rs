@@ -44,7 +44,7 @@ pub(super) struct Partitions<R> {
 
 pub(super) struct Owned<R> {
     ownership: Ownership,
-    topic: Arc<str>,
+    pub(crate) topic: Arc<str>,
     number: i32,
     partition: Partition,
     /// Results of messages whose rows are not sealed yet.

@@ -9,10 +9,21 @@ use crate::tally::{Note, Tally};
 #[derive(Default)]
 pub(super) struct Warnings {
     logged: HashSet<(Arc<str>, Note)>,
+    /// Topics with messages that are not keyed by the subject key.
+    other_keys: HashSet<Arc<str>>,
 }
 
 impl Warnings {
-    pub(super) fn log(&mut self, tally: &Tally) {
+    /// `topic`: that of the messages of `tally`.
+    pub(super) fn log(&mut self, topic: &Arc<str>, tally: &Tally) {
+        if tally.key_mismatches > 0 && self.other_keys.insert(Arc::clone(topic)) {
+            let topic = &**topic;
+            tracing::warn!(
+                topic,
+                "messages are not keyed by the subject key of their events (docs/event.md, Keys): if a user's events are in \
+                 several partitions, each partition has a part of the user's history"
+            );
+        }
         for (topic, note, _) in &tally.noted {
             if !self.logged.insert((Arc::clone(topic), *note)) {
                 continue;

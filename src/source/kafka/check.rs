@@ -36,7 +36,7 @@ pub struct Finding {
     pub level: Level,
     pub topic: String,
     /// Subject of the check: `topic`, `membership`, `partitions`, `permission`, `timestamps`, `cleanup`, `retention`,
-    /// `offsets`, `replicas`, `election`, `size`.
+    /// `offsets`, `replicas`, `election`, `size`, `keys`.
     pub what: &'static str,
     pub text: String,
     /// The service repairs it at its start, if permitted.
