@@ -2,6 +2,7 @@
 
 mod background;
 mod condition;
+mod confirmation;
 mod denylist;
 mod handled;
 mod mistake;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
+pub use self::confirmation::Confirmation;
 pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
 pub(crate) use self::handled::STATES_MAX;
 pub use self::handled::{Handled, HandledStep, IncidentState};
@@ -95,6 +97,12 @@ pub struct ActionRow {
     /// `tokenwarden`, or the operator that requested the action.
     pub requested_by: String,
     pub reason: String,
+    /// What the request of a revocation ends, or would end. `None` for alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius: Option<Radius>,
+    /// `None` if no provider confirmed a revocation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Outcome of an attempt to alert or revoke.
@@ -212,6 +220,7 @@ pub enum Alert<'a> {
 pub struct Progress {
     /// State of the revocation that the incident's last change requests.
     pub(crate) revocation: Revocation,
+    pub(crate) confirmation: Option<Confirmation>,
     /// Revocations of the incident, first those that are new to the channel. Bounded.
     pub(crate) outcomes: Vec<Asked>,
     /// Number of revocations that succeeded, and of those that were requested and did not succeed.
@@ -230,6 +239,7 @@ impl Progress {
     pub const fn of(revocation: Revocation) -> Self {
         Self {
             revocation,
+            confirmation: None,
             outcomes: Vec::new(),
             revoked: 0,
             not_revoked: 0,
@@ -245,6 +255,7 @@ impl Progress {
 pub(crate) struct Asked {
     pub(crate) target: Target,
     pub(crate) revocation: Revocation,
+    pub(crate) confirmation: Option<Confirmation>,
 }
 
 /// A message about the service that does not belong to one incident.
@@ -371,11 +382,20 @@ pub trait UserNotifier: Send + Sync {
 pub enum Revoked {
     Done {
         status: u16,
+        confirmation: Confirmation,
     },
     /// The provider no longer has the token or grant.
     AlreadyGone {
         status: u16,
+        confirmation: Confirmation,
     },
+}
+
+impl Revoked {
+    pub(crate) const fn confirmation(&self) -> Confirmation {
+        let (Self::Done { confirmation, .. } | Self::AlreadyGone { confirmation, .. }) = self;
+        *confirmation
+    }
 }
 
 /// A revocation, with the values that its URL and body may contain.

@@ -22,8 +22,8 @@ use tokenwarden::deliver::{
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
 use tokenwarden::port::{
-    Accepted, ActionOutcome, ActionRow, Alert, Clock, DeliveryError, Notice, Notifier, Outbox as _, RevokeRequest,
-    Revoked, Revoker, Store, StoreError,
+    Accepted, ActionOutcome, ActionRow, Alert, Clock, Confirmation, DeliveryError, Notice, Notifier, Outbox as _,
+    Radius, RevokeRequest, Revoked, Revoker, Store, StoreError,
 };
 use tokenwarden::retry::RetryPolicy;
 use tokenwarden::revoke::{HttpRevoker, HttpRevokerSettings};
@@ -604,6 +604,67 @@ fn revocation_of_unknown_token_is_already_gone() {
     rig.stop();
 }
 
+/// A revoker whose revocations are verified by introspection.
+fn verified(web: &Web, clock: Arc<dyn Clock>) -> Arc<dyn Revoker> {
+    let text = format!(
+        "preset = 'rfc7009'\nurl = '{0}/tokens'\nclient_id = 'warden'\nclient_secret = 'x'\n[verify]\nurl = '{0}/introspect'",
+        web.url
+    );
+    let settings: HttpRevokerSettings = toml::from_str(&text).expect("settings");
+    Arc::new(HttpRevoker::new(&settings, clock).expect("settings"))
+}
+
+#[test]
+fn verified_revocation_has_its_times_in_row_and_alert() {
+    let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    web.answer_body(200, "");
+    web.answer_body(200, r#"{"active":true}"#);
+    web.answer_body(200, r#"{"active":false}"#);
+    let clock = TestClock::start();
+    let revoker = verified(&web, Arc::clone(&clock) as _);
+    let rig = Rig::start_at(clock, folder.path(), || webhook(&hook), Some(revoker), quick());
+    rig.take(&[incident(7, Mode::Enforce)]);
+    rig.settled();
+    let rows = rig.store.actions();
+    let row = rows.iter().find(|row| row.kind == "revoke_family").expect("a row");
+    let confirmation = row.confirmation.expect("a confirmation");
+    assert!(confirmation.revoked_at >= START, "{row:?}");
+    // The second read is half a second after the first.
+    assert!(confirmation.verified_at.is_some_and(|at| at >= confirmation.revoked_at + 500), "{row:?}");
+    assert_eq!(row.radius, Some(Radius::Grant));
+    let last = hook.requests().pop().expect("an alert");
+    let body: serde_json::Value = serde_json::from_str(&last.body).expect("JSON");
+    assert_eq!(body["incident"]["confirmation"]["verified_at"], serde_json::json!(confirmation.verified_at));
+    assert!(
+        body["finding_info"]["desc"].as_str().is_some_and(|text| text.contains("found the token inactive")),
+        "{body}"
+    );
+    rig.stop();
+}
+
+#[test]
+fn revocation_that_leaves_the_token_active_is_reported() {
+    let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    web.answer_body(200, "");
+    for _ in 0..3 {
+        web.answer_body(200, r#"{"active":true}"#);
+    }
+    let clock = TestClock::start();
+    let revoker = verified(&web, Arc::clone(&clock) as _);
+    let rig = Rig::start_at(clock, folder.path(), || webhook(&hook), Some(revoker), quick());
+    rig.take(&[incident(7, Mode::Enforce)]);
+    rig.until("the failure is reported", |_| hook.requests().iter().any(|request| request.body.contains("\"failed\"")));
+    let rows = rig.store.actions();
+    let row = rows.iter().find(|row| row.kind == "revoke_family").expect("a row");
+    assert_eq!((row.outcome, row.http_status, row.confirmation), (ActionOutcome::Failed, 200, None));
+    assert_eq!(row.reason, "the provider answered 200, and the token is still active");
+    let last = hook.requests().pop().expect("an alert");
+    assert!(
+        last.body.contains("NOT revoked: the grant grant-7 (the provider answered 200, and the token is still active)")
+    );
+    rig.stop();
+}
+
 #[test]
 fn revocation_needs_enforce_mode_without_pause() {
     let web = Web::start();
@@ -1135,7 +1196,7 @@ impl Revoker for Faulty {
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
         let number = request.token_id.strip_prefix("at-").and_then(|number| number.parse().ok());
         self.act(number.expect("a number")).await;
-        Ok(Revoked::Done { status: 200 })
+        Ok(Revoked::Done { status: 200, confirmation: Confirmation::at(START) })
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use super::journal::JobFile;
 use super::plan::Request;
 use crate::millis::MINUTE_MS;
-use crate::port::{ActionOutcome, ActionRow, Clock, DeliveryError, Revoked, Revoker, Rows as _, Store, StoreError};
+use crate::port::{
+    ActionOutcome, ActionRow, Clock, DeliveryError, Radius, Revoked, Revoker, Rows as _, Store, StoreError,
+};
 use crate::retry::RetryPolicy;
 use crate::revoke::rejects_own_credential;
 use crate::verdict::Mode;
@@ -172,8 +174,8 @@ impl<S: Store> Executor<'_, S> {
     ) -> ActionRow {
         let attempt = job.attempts(request.number) + 1;
         let (outcome, http_status) = match answer {
-            Ok(Revoked::Done { status }) => (ActionOutcome::Done, *status),
-            Ok(Revoked::AlreadyGone { status }) => (ActionOutcome::AlreadyGone, *status),
+            Ok(Revoked::Done { status, .. }) => (ActionOutcome::Done, *status),
+            Ok(Revoked::AlreadyGone { status, .. }) => (ActionOutcome::AlreadyGone, *status),
             Err(DeliveryError::Retriable { status, .. }) if of_run < ATTEMPTS_MAX => (ActionOutcome::Retry, *status),
             Err(DeliveryError::Retriable { status, .. } | DeliveryError::Permanent { status, .. }) => {
                 (ActionOutcome::Failed, *status)
@@ -198,6 +200,8 @@ impl<S: Store> Executor<'_, S> {
             latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
             requested_by: job.job.by.clone(),
             reason,
+            radius: Some(Radius::of(job.job.effect.radius, &request.target)),
+            confirmation: answer.as_ref().ok().map(Revoked::confirmation),
         }
     }
 }
@@ -231,7 +235,7 @@ mod tests {
 
     use super::super::testing::{create, plan_of};
     use super::*;
-    use crate::port::RevokeRequest;
+    use crate::port::{Confirmation, RevokeRequest};
     use crate::store::NullStore;
     use crate::verdict::Target;
 
@@ -303,7 +307,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "one of several answers")]
     fn done(_: u32) -> Result<Revoked, DeliveryError> {
-        Ok(Revoked::Done { status: 204 })
+        Ok(Revoked::Done { status: 204, confirmation: Confirmation::at(7) })
     }
 
     fn retriable(status: u16, seconds: Option<u64>) -> Result<Revoked, DeliveryError> {

@@ -351,6 +351,8 @@ fn preview_rows(job: &Job, plan: &Plan) -> Vec<ActionRow> {
         latency_ms: 0,
         requested_by: job.by.clone(),
         reason: String::new(),
+        radius: None,
+        confirmation: None,
     };
     let about = plan.effect.about.as_deref().unwrap_or("the request of the configuration");
     let preview = format!(

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::journal::{Beside, Job, JobError, JobFile};
 use super::plan::{Plan, plan};
 use super::search::{Found, Grant, Scope, Subject};
-use crate::port::{DeliveryError, Radius, RevokeRequest, Revoked, Revoker};
+use crate::port::{Confirmation, DeliveryError, Radius, RevokeRequest, Revoked, Revoker};
 use crate::verdict::Target;
 
 /// A provider with a radius that accepts these kinds of targets.
@@ -31,7 +31,7 @@ impl Revoker for Toy {
     }
 
     async fn revoke(&self, _: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
-        Ok(Revoked::Done { status: 200 })
+        Ok(Revoked::Done { status: 200, confirmation: Confirmation::at(0) })
     }
 }
 

@@ -135,10 +135,13 @@ pub(crate) fn results_json(job: &JobFile) -> String {
     let count = |outcome| job.requests.iter().filter(|r| outcome_of(job, r) == outcome).count();
     let lines = job.requests.iter().map(|request| {
         let row = job.result(request.number);
+        let confirmation = row.and_then(|row| row.confirmation);
         let result = json!({
             "key": request.key(&job.job.id), "outcome": outcome_name(outcome_of(job, request)),
             "http_status": row.map(|row| row.http_status), "attempts": row.map(|row| row.attempt),
-            "reason": row.map(|row| &row.reason),
+            "reason": row.map(|row| &row.reason), "radius": row.and_then(|row| row.radius),
+            "revoked_at": confirmation.map(|confirmation| rfc3339(confirmation.revoked_at)),
+            "verified_at": confirmation.and_then(|confirmation| confirmation.verified_at).map(rfc3339),
         });
         fields(request, result)
     });

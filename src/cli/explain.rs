@@ -101,8 +101,9 @@ const INCIDENT: &str = "SELECT * FROM incidents_latest WHERE incident_id = ?";
 /// The event of the incident with the highest log-odds.
 const OPENING: &str = "SELECT * FROM token_events WHERE incident_id = ? ORDER BY log_odds DESC, timestamp LIMIT 1";
 const TIMELINE: &str = "SELECT at, what, id, outcome, summary FROM incident_timeline WHERE incident_id = ? ORDER BY at, what, id LIMIT 500";
-const ACTIONS: &str = "SELECT requested_at, kind, target, mode, attempt, outcome, http_status, requested_by, reason \
-                       FROM actions WHERE incident_id = ? ORDER BY requested_at, action_id, attempt LIMIT 500";
+/// All columns, because a store of an earlier schema has fewer.
+const ACTIONS: &str =
+    "SELECT * FROM actions FINAL WHERE incident_id = ? ORDER BY requested_at, action_id, attempt LIMIT 500";
 
 async fn incident_of(reader: &Reader, id: &str) -> Result<Value, Failure> {
     let Some(mut incident) =

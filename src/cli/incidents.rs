@@ -136,6 +136,9 @@ const INCIDENTS: &str = "SELECT latest.incident_id AS incident_id, latest.tenant
     LEFT JOIN feedback_latest ON feedback_latest.incident_id = latest.incident_id";
 const HISTORY: &str = "SELECT version, changed_at, change_id, changed_by, status, assignee, note FROM incident_work \
                        WHERE incident_id = ? ORDER BY version, changed_at, change_id";
+/// All columns, because a store of an earlier schema has fewer.
+const REVOCATIONS: &str = "SELECT * FROM actions FINAL WHERE incident_id = ? AND startsWith(kind, 'revoke_') \
+                           ORDER BY requested_at, action_id, attempt LIMIT 500";
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -199,6 +202,7 @@ async fn found(reader: &Reader, id: &str) -> Result<Value, Failure> {
     let incident = reader.rows(&sql, &[id]).await.map_err(|error| work_error(&error))?.into_iter().next();
     let mut incident = incident.ok_or_else(|| Failure::Usage(format!("the store has no incident {id}")))?;
     incident["history"] = reader.rows(HISTORY, &[id]).await.map_err(|error| work_error(&error))?.into();
+    incident["revocations"] = reader.rows(REVOCATIONS, &[id]).await.map_err(|error| work_error(&error))?.into();
     Ok(incident)
 }
 
@@ -222,6 +226,20 @@ fn show_text(incident: &Value) -> String {
         let assignee = if assignee.is_empty() { String::new() } else { format!(", assignee {assignee}") };
         let note = if note.is_empty() { note } else { format!(": {note}") };
         line(&mut text, &["  ", &version, "  ", &at, "  ", &status, " by ", &by, &assignee, &note]);
+    }
+    for row in incident["revocations"].as_array().into_iter().flatten() {
+        let [at, kind, target, outcome] = ["requested_at", "kind", "target", "outcome"].map(|name| field(row, name));
+        let mut proof = String::new();
+        for (name, words) in
+            [("radius", ", radius "), ("revoked_at", ", revoked at "), ("verified_at", ", verified at ")]
+        {
+            let value = field(row, name);
+            if !value.is_empty() {
+                proof.push_str(words);
+                proof.push_str(&value);
+            }
+        }
+        line(&mut text, &["  ", &at, "  ", &kind, " ", &target, ": ", &outcome, &proof]);
     }
     text
 }

@@ -202,6 +202,8 @@ where
             latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
             requested_by: "tokenwarden".to_owned(),
             reason,
+            radius: None,
+            confirmation: None,
         }
     }
 }

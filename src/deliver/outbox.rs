@@ -13,7 +13,7 @@ use super::journal::{DAMAGED_FILE, Journal};
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
-use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, Settled, State, change_key, revocation_key};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId};
@@ -398,13 +398,12 @@ fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
     let incident = thread.incident.clone()?;
     let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
     let outcomes = state.outcomes(id, since);
-    let revocation = revocation_key(&incident)
-        .and_then(|name| state.settled(&name))
-        .map_or(Revocation::NotAsked, |settled| settled.revocation.clone());
+    let settled = revocation_key(&incident).and_then(|name| state.settled(&name));
     let progress = Progress {
-        revocation,
-        revoked: outcomes.iter().filter(|(_, revocation)| is_revoked(revocation)).count(),
-        not_revoked: outcomes.iter().filter(|(_, revocation)| is_not_revoked(revocation)).count(),
+        revocation: settled.map_or(Revocation::NotAsked, |settled| settled.revocation.clone()),
+        confirmation: settled.and_then(|settled| settled.confirmation),
+        revoked: outcomes.iter().filter(|(_, settled)| is_revoked(&settled.revocation)).count(),
+        not_revoked: outcomes.iter().filter(|(_, settled)| is_not_revoked(&settled.revocation)).count(),
         outcomes_total: outcomes.len(),
         outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
         joined: thread.joined_since(lane),
@@ -468,8 +467,9 @@ pub(super) struct Report {
     pub(crate) has_new_outcome: bool,
 }
 
-fn asked((of, revocation): (&Subject, &Revocation)) -> Asked {
-    Asked { target: of.target.clone(), revocation: revocation.clone() }
+fn asked((of, settled): (&Subject, &Settled)) -> Asked {
+    let Settled { revocation, confirmation, .. } = settled.clone();
+    Asked { target: of.target.clone(), revocation, confirmation }
 }
 
 const fn is_revoked(revocation: &Revocation) -> bool {

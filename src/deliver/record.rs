@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{Collected, Digest};
 use super::withheld::Withheld;
-use crate::port::{ActionRow, Notice, Revocation, SilenceId};
+use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
 use crate::verdict::{Incident, Severity, Target, Victim};
 
 /// Lane of revocations. Every other lane is a channel with its recipient.
@@ -89,6 +89,8 @@ pub(super) enum Record {
         revocation: Revocation,
         #[serde(default)]
         of: Option<Subject>,
+        #[serde(default)]
+        confirmation: Option<Confirmation>,
     },
     /// An open delivery of the change before it. Only in a rewritten journal of an earlier version.
     Kept { key: String, effect: Effect, lane: String },

@@ -10,7 +10,7 @@ use super::outbox::{PAUSE_FILE, ToRevoke};
 use super::record::{Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX, allowance};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::port::{DeliveryError, Revocation, RevokeRequest, Revoked, Revoker, Store};
+use crate::port::{ActionRow, Confirmation, DeliveryError, Radius, Revocation, RevokeRequest, Revoked, Revoker, Store};
 use crate::verdict::{Incident, Mode, Target};
 
 /// After this many panics, a revocation counts as refused, so that later ones are requested.
@@ -34,6 +34,7 @@ struct Progress {
     fate: Fate,
     status: u16,
     reason: String,
+    confirmation: Option<Confirmation>,
 }
 
 impl<S: Store + 'static> Deliverer<S>
@@ -125,8 +126,7 @@ where
             key: &task.name,
         };
         let failed = match self.guarded(REVOKE, revoker.revoke(asked)).await {
-            Ok(Revoked::Done { status }) => return Progress::done(Revocation::Done, status, incident),
-            Ok(Revoked::AlreadyGone { status }) => return Progress::done(Revocation::AlreadyGone, status, incident),
+            Ok(revoked) => return Progress::done(revoked, incident),
             Err(failed) => failed,
         };
         match failed.error {
@@ -142,6 +142,7 @@ where
                 fate: Fate::Retry { retry_after, panicked: failed.panicked },
                 status,
                 reason,
+                confirmation: None,
             },
         }
     }
@@ -155,7 +156,7 @@ where
         }
         let progress = |state: Revocation, fate: Fate| {
             let reason = reason_of(&state);
-            Some(Progress { state, fate, status: 0, reason })
+            Some(Progress { state, fate, status: 0, reason, confirmation: None })
         };
         match incident.mode.min(self.settings.mode) {
             Mode::Shadow => return progress(Revocation::Shadow, Fate::Final),
@@ -189,7 +190,7 @@ where
 
     /// The records of an attempt.
     fn note(&self, task: &ToRevoke, progress: Progress, began: i64) -> Vec<Record> {
-        let Progress { state, fate, status, reason } = progress;
+        let Progress { state, fate, status, reason, confirmation } = progress;
         let attempt = task.effect.attempts + 1;
         let incident = &*task.incident;
         let row = self.row(
@@ -205,6 +206,9 @@ where
             began,
             reason,
         );
+        let own = self.revoker.as_ref().and_then(|revoker| revoker.radius());
+        let radius = incident.revoke.as_ref().map(|target| Radius::of(own, target));
+        let row = ActionRow { radius, confirmation, ..row };
         let (key, lane, at) = (task.key.clone(), REVOKE.to_owned(), self.clock.now_millis());
         let channels = self.outbox.lanes_of(&self.outbox.inner().state, incident);
         let to_user = (state == Revocation::Done).then(|| self.user_message(incident, &task.name)).flatten();
@@ -278,12 +282,23 @@ where
 }
 
 impl Progress {
-    fn done(state: Revocation, status: u16, incident: &Incident) -> Self {
-        Self { state, fate: Fate::Final, status, reason: incident.reason.clone() }
+    fn done(revoked: Revoked, incident: &Incident) -> Self {
+        let (state, status) = match revoked {
+            Revoked::Done { status, .. } => (Revocation::Done, status),
+            Revoked::AlreadyGone { status, .. } => (Revocation::AlreadyGone, status),
+        };
+        let confirmation = Some(revoked.confirmation());
+        Self { state, fate: Fate::Final, status, reason: incident.reason.clone(), confirmation }
     }
 
     fn refused(reason: String, status: u16) -> Self {
-        Self { state: Revocation::Failed(reason.clone()), fate: Fate::Hold(Hold::Refused), status, reason }
+        Self {
+            state: Revocation::Failed(reason.clone()),
+            fate: Fate::Hold(Hold::Refused),
+            status,
+            reason,
+            confirmation: None,
+        }
     }
 }
 

@@ -100,15 +100,19 @@ impl State {
                 });
             }
             Record::Ended { key, lane, revocation, row, at, channels, sent } => {
+                let confirmation = row.as_ref().and_then(|row| row.confirmation);
                 self.rows.extend(row);
                 self.settle(&key, at, revocation, &channels);
+                self.confirm(&key, confirmation);
                 self.end(&key, &lane, sent.map_or(Done::GivenUp, Done::Accepted));
             }
             Record::Written { rows } => {
                 self.rows.drain(..rows.min(self.rows.len()));
             }
             Record::Known { key } => self.known.insert(key),
-            Record::Settled { key, revocation, of } => self.set_settled(key, Settled { revocation, of }),
+            Record::Settled { key, revocation, of, confirmation } => {
+                self.set_settled(key, Settled { revocation, of, confirmation });
+            }
             Record::Kept { key, effect, lane } => self.keep(&key, lane, effect),
             Record::Thread { incident, thread } => {
                 self.taken = self.taken.max(thread.number);
@@ -141,8 +145,8 @@ impl State {
                 .map(|(incident, thread)| Record::Thread { incident: *incident, thread: Box::new(thread.clone()) }),
         );
         records.extend(self.settled_order.iter().filter_map(|key| {
-            let Settled { revocation, of } = self.settled.get(key)?.clone();
-            Some(Record::Settled { key: key.clone(), revocation, of })
+            let Settled { revocation, of, confirmation } = self.settled.get(key)?.clone();
+            Some(Record::Settled { key: key.clone(), revocation, of, confirmation })
         }));
         let mut notices: Vec<_> = self.notices.iter().collect();
         notices.sort_by_key(|(_, pending)| pending.number);
@@ -203,7 +207,7 @@ impl State {
                 if let Some(asked) = asked {
                     let revocation = self.settled.get(&asked).map(|settled| settled.revocation.clone());
                     let revocation = revocation.unwrap_or_else(|| Revocation::Waiting("not tried yet".to_owned()));
-                    self.set_settled(asked, Settled { revocation, of: subject });
+                    self.set_settled(asked, Settled { revocation, of: subject, confirmation: None });
                 }
                 self.known.insert(key.to_owned());
                 self.ask(key.to_owned(), at, incident, effect);

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use backon::Retryable as _;
 
 use crate::port::{
-    Clock, DeliveryError, Denial, DeniedKey, DenylistRecord, Radius, RecordLog, RevokeRequest, Revoked, Revoker,
+    Clock, Confirmation, DeliveryError, Denial, DeniedKey, DenylistRecord, Radius, RecordLog, RevokeRequest, Revoked,
+    Revoker,
 };
 use crate::retry::RetryPolicy;
 use crate::verdict::Target;
@@ -117,7 +118,10 @@ impl Revoker for DenyingRevoker {
             }
         };
         let (denied, revoked) = tokio::join!(self.log.append(record.clone()), ask);
-        let Err(reason) = denied else { return revoked.unwrap_or(Ok(Revoked::Done { status: 0 })) };
+        let Err(reason) = denied else {
+            let confirmation = Confirmation::at(self.clock.now_millis());
+            return revoked.unwrap_or(Ok(Revoked::Done { status: 0, confirmation }));
+        };
         let failed = || DeliveryError::Retriable {
             reason: format!("the denylist is not written: {reason}"),
             status: 0,
@@ -184,7 +188,7 @@ mod tests {
             if self.is_away.swap(false, Ordering::Relaxed) {
                 return Err(DeliveryError::Retriable { reason: "503".to_owned(), status: 503, retry_after: None });
             }
-            Ok(Revoked::Done { status: 204 })
+            Ok(Revoked::Done { status: 204, confirmation: Confirmation::at(5) })
         }
     }
 
@@ -224,7 +228,10 @@ mod tests {
         assert!(denying.revoke(request(&grant)).await.is_err());
         let denial = Denial::Denied { at: 5, until: 105 };
         assert_eq!(*unpoisoned(&log.records), [DenylistRecord { denial, ..denied("acme", grant.clone(), 0) }]);
-        assert_eq!(denying.revoke(request(&grant)).await.ok(), Some(Revoked::Done { status: 204 }));
+        assert_eq!(
+            denying.revoke(request(&grant)).await.ok(),
+            Some(Revoked::Done { status: 204, confirmation: Confirmation::at(5) })
+        );
         assert_eq!(provider.calls.load(Ordering::Relaxed), 2);
     }
 
@@ -235,7 +242,10 @@ mod tests {
         assert!(!denying.accepts(&token), "as the provider");
         let alone = DenyingRevoker { provider: None, ..denying };
         assert!(alone.accepts(&token));
-        assert_eq!(alone.revoke(request(&token)).await.ok(), Some(Revoked::Done { status: 0 }));
+        assert_eq!(
+            alone.revoke(request(&token)).await.ok(),
+            Some(Revoked::Done { status: 0, confirmation: Confirmation::at(5) })
+        );
         assert_eq!(unpoisoned(&log.records).len(), 1);
     }
 
@@ -244,7 +254,10 @@ mod tests {
         let (denying, log, provider) = start();
         log.fails.store(true, Ordering::Relaxed);
         let grant = Target::Family("g-1".to_owned());
-        assert_eq!(denying.revoke(request(&grant)).await.ok(), Some(Revoked::Done { status: 204 }));
+        assert_eq!(
+            denying.revoke(request(&grant)).await.ok(),
+            Some(Revoked::Done { status: 204, confirmation: Confirmation::at(5) })
+        );
         while log.attempts.load(Ordering::Relaxed) < 5 {
             tokio::task::yield_now().await;
         }

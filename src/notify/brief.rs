@@ -24,7 +24,7 @@ pub(super) fn headline(incident: &Incident, progress: &Progress) -> String {
 
 /// Several lines: revocations, reasons with shares, victims and ids. Without unsafe characters.
 pub(super) fn details(incident: &Incident, progress: &Progress) -> String {
-    let mut text = words::answer(incident, &progress.revocation);
+    let mut text = words::answer(incident, progress);
     let (reasons, left) = summary::reasons(incident, REASONS_MAX);
     for signal in reasons {
         let _ = write!(text, "\n{} {}", summary::share(signal), words::plain(&signal.reason));

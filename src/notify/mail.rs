@@ -175,7 +175,7 @@ impl<'a> IncidentView<'a> {
             total_aligned: format!("{total:>7}"),
             total,
             odds,
-            revocation: words::answer(incident, &progress.revocation),
+            revocation: words::answer(incident, progress),
             banner: banner(&progress.revocation),
             outcomes,
             victims,
@@ -354,7 +354,11 @@ mod tests {
     fn victims_and_outcomes_are_listed_or_counted() {
         let victim = |number: u32| Victim { family_id: format!("g-{number}"), ..Victim::default() };
         let victims: Vec<_> = (0..100).map(victim).collect();
-        let asked = |number: u32, revocation| Asked { target: Target::Family(format!("g-{number}")), revocation };
+        let asked = |number: u32, revocation| Asked {
+            target: Target::Family(format!("g-{number}")),
+            revocation,
+            confirmation: None,
+        };
         let incident = Incident { victims, victims_total: 240, ..incident() };
         let progress = Progress {
             outcomes: vec![asked(239, Revocation::Capped(20)), asked(3, Revocation::Done)],
@@ -364,6 +368,7 @@ mod tests {
             outcomes_total: 240,
             joined: vec![victim(238), victim(239)],
             revocation: Revocation::Done,
+            confirmation: None,
         };
         let mail = mail_of(&incident, &progress);
         let start = "[HIGH] acme/ana crm and 239 others: two holders, new country, new client, 20 REVOKED, 220 NOT \
@@ -424,7 +429,9 @@ mod tests {
                 outcomes: vec![Asked {
                     target: Target::Token(format!("x{text}")),
                     revocation: Revocation::Failed(text.to_owned()),
+                    confirmation: None,
                 }],
+                confirmation: None,
                 outcomes_total: 2,
                 not_revoked: 2,
                 root: None,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{summary, words};
-use crate::port::{Alert, Asked, Notice, Progress, Revocation};
+use crate::port::{Alert, Asked, Confirmation, Notice, Progress, Revocation};
 use crate::verdict::{Incident, Severity};
 
 /// The Detection Finding of `alert`. `key` is the same for all retries.
@@ -28,7 +28,7 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
     finding["finding_info"] = json!({
         "uid": incident.id.to_string(),
         "title": summary,
-        "desc": words::answer(incident, &progress.revocation),
+        "desc": words::answer(incident, progress),
         "created_time": incident.opened_at.millis(),
         "modified_time": incident.updated_at.millis(),
         "types": incident.signals.iter().filter(|signal| signal.fired).map(|s| s.rule.as_str()).collect::<Vec<_>>(),
@@ -65,6 +65,7 @@ fn of_incident(incident: &Incident, progress: &Progress, key: &str) -> Value {
         "mode": incident.mode,
         "target": incident.revoke.as_ref().map(|target| json!({ "kind": target.kind(), "id": target.id() })),
         "revocation": revocation_word(&progress.revocation),
+        "confirmation": progress.confirmation.map(|confirmation| of_confirmation(&confirmation)),
         "campaign_id": incident.campaign_id.to_string(),
         "victims": incident.victims.iter().take(LISTED_MAX).collect::<Vec<_>>(),
         "victims_total": incident.victims_total,
@@ -89,7 +90,15 @@ fn of_outcome(asked: &Asked) -> Value {
         _ => "",
     };
     let (kind, id) = (asked.target.kind(), asked.target.id());
-    json!({ "kind": kind, "id": id, "revocation": revocation_word(&asked.revocation), "reason": reason })
+    let confirmation = asked.confirmation.map(|confirmation| of_confirmation(&confirmation));
+    let revocation = revocation_word(&asked.revocation);
+    json!({ "kind": kind, "id": id, "revocation": revocation, "reason": reason, "confirmation": confirmation })
+}
+
+/// Times in milliseconds since the epoch. `radius` is null if the request ended its target and no more.
+fn of_confirmation(confirmation: &Confirmation) -> Value {
+    let Confirmation { revoked_at, verified_at, radius } = confirmation;
+    json!({ "revoked_at": revoked_at, "verified_at": verified_at, "radius": radius })
 }
 
 fn of_notice(notice: &Notice, key: &str) -> Value {

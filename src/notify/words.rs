@@ -1,6 +1,9 @@
 //! Wording of revocations and victims, shared by all channels.
 
-use crate::port::{Progress, Revocation};
+use std::fmt::Write as _;
+
+use crate::millis::rfc3339;
+use crate::port::{Asked, Confirmation, Progress, Radius, Revocation};
 use crate::verdict::{Incident, Target, Victim};
 
 pub(super) use crate::sanitize::line as plain;
@@ -46,25 +49,32 @@ pub(super) fn victims(incident: &Incident, progress: &Progress, max: usize) -> (
 }
 
 /// State of the revocation that the incident requests, in full sentences.
-pub(super) fn answer(incident: &Incident, revocation: &Revocation) -> String {
+pub(super) fn answer(incident: &Incident, progress: &Progress) -> String {
     match &incident.revoke {
-        Some(asked) => outcome(asked, revocation),
+        Some(target) => outcome(&Asked {
+            target: target.clone(),
+            revocation: progress.revocation.clone(),
+            confirmation: progress.confirmation,
+        }),
         None => "No revocation was requested. Please review this alert.".to_owned(),
     }
 }
 
 /// State of a revocation, in full sentences.
-pub(super) fn outcome(asked: &Target, revocation: &Revocation) -> String {
-    let what = kind(asked);
-    let target = format!("{what} {}", plain(asked.id()));
-    match revocation {
+pub(super) fn outcome(asked: &Asked) -> String {
+    let what = kind(&asked.target);
+    let target = format!("{what} {}", plain(asked.target.id()));
+    match &asked.revocation {
         Revocation::NotAsked => format!("Nothing was revoked. To end this use, revoke {target}."),
         Revocation::Shadow => format!("Nothing was revoked. Outside shadow mode, tokenwarden would revoke {target}."),
         Revocation::Proposed => format!("Nothing was revoked (alert mode). Please decide whether to revoke {target}."),
         Revocation::Waiting(reason) => {
             format!("NOT revoked yet: {target}. The request is retried ({}).", plain(reason))
         }
-        Revocation::Done => format!("Revoked: {target}."),
+        Revocation::Done => {
+            let confirmed = asked.confirmation.map_or_else(String::new, |confirmation| confirmed(&confirmation));
+            format!("Revoked: {target}{}.{confirmed}", with(asked))
+        }
         Revocation::AlreadyGone => format!("Already revoked: the provider no longer has {target}."),
         Revocation::Capped(cap) => format!(
             "NOT revoked: {target}. The limit of {cap} revocations per hour is reached. The revocation is requested when \
@@ -79,11 +89,34 @@ pub(super) fn outcome(asked: &Target, revocation: &Revocation) -> String {
     }
 }
 
+/// What the revocation ended besides its target.
+fn with(asked: &Asked) -> &'static str {
+    let radius = asked.confirmation.and_then(|confirmation| confirmation.radius);
+    let smallest = Radius::of(None, &asked.target);
+    match radius.filter(|radius| *radius > smallest) {
+        None | Some(Radius::Token) => "",
+        Some(Radius::Grant) => ", with all tokens of its grant",
+        Some(Radius::Session) => ", with all tokens of its sign-in session",
+        Some(Radius::User) => ", with all sessions of the user",
+        Some(Radius::Role) => ", with all sessions of the role",
+        Some(Radius::App) => ", with all tokens of the application",
+    }
+}
+
+/// Times of a confirmation, in full sentences.
+fn confirmed(confirmation: &Confirmation) -> String {
+    let mut text = format!(" The provider confirmed it at {}.", rfc3339(confirmation.revoked_at));
+    if let Some(at) = confirmation.verified_at {
+        let _ = write!(text, " A read at {} found the token inactive.", rfc3339(at));
+    }
+    text
+}
+
 /// At most `max` revocations of other targets, first those that are new to the channel, and the number of the others.
 pub(super) fn other_outcomes(incident: &Incident, progress: &Progress, max: usize) -> (Vec<String>, usize) {
     let is_own = |asked: &Target| incident.revoke.as_ref() == Some(asked);
     let others = progress.outcomes.iter().filter(|asked| !is_own(&asked.target));
-    let named: Vec<_> = others.take(max).map(|asked| outcome(&asked.target, &asked.revocation)).collect();
+    let named: Vec<_> = others.take(max).map(outcome).collect();
     let own = usize::from(progress.outcomes.iter().any(|asked| is_own(&asked.target)));
     let left = progress.outcomes_total.saturating_sub(named.len() + own);
     (named, left)
@@ -124,5 +157,24 @@ mod tests {
         assert_eq!(shortened("two holders", 20), "two holders");
         assert_eq!(shortened("two holders, DE and BR", 14), "two holders…");
         assert_eq!(shortened("ääääääää", 3), "äää…");
+    }
+
+    #[test]
+    fn done_revocation_has_its_confirmation() {
+        let confirmation =
+            Confirmation { revoked_at: 1_795_000_000_000, verified_at: None, radius: Some(Radius::Grant) };
+        let text = |confirmation| {
+            let target = Target::Family("g-1".to_owned());
+            outcome(&Asked { target, revocation: Revocation::Done, confirmation: Some(confirmation) })
+        };
+        let confirmed = "Revoked: the grant g-1. The provider confirmed it at 2026-11-18T11:06:40Z.";
+        assert_eq!(text(confirmation), confirmed);
+        let verified =
+            Confirmation { verified_at: Some(1_795_000_002_000), radius: Some(Radius::User), ..confirmation };
+        assert_eq!(
+            text(verified),
+            "Revoked: the grant g-1, with all sessions of the user. The provider confirmed it at 2026-11-18T11:06:40Z. A \
+             read at 2026-11-18T11:06:42Z found the token inactive."
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::verdict::Target;
+
 /// What one request revokes, from the smallest to the largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +33,15 @@ impl Radius {
             Self::Role => "role",
             Self::App => "app",
         }
+    }
+
+    /// What a request with this radius ends at `target`.
+    pub(crate) fn of(radius: Option<Self>, target: &Target) -> Self {
+        let smallest = match target {
+            Target::Token(_) => Self::Token,
+            Target::Family(_) => Self::Grant,
+        };
+        radius.map_or(smallest, |radius| radius.max(smallest))
     }
 
     /// The revocations as which one of this radius counts towards the caps.

@@ -100,22 +100,28 @@ impl HttpRevoker {
         Ok(request)
     }
 
-    /// Reads whether the token is inactive, after the provider answered `status` to its revocation.
-    async fn check(&self, verify: &Verify, asked: &RevokeRequest<'_>, status: u16) -> Result<(), DeliveryError> {
+    /// Reads whether the token is inactive, after the provider answered `status` to its revocation. Returns the time of
+    /// the read that showed it. `None` if no read showed the state.
+    async fn check(
+        &self,
+        verify: &Verify,
+        asked: &RevokeRequest<'_>,
+        status: u16,
+    ) -> Result<Option<i64>, DeliveryError> {
         for wait in READ_WAITS {
             self.clock.sleep(wait).await;
             match self.read(verify, asked).await {
-                Ok(Some(true)) => return Ok(()),
+                Ok(Some(true)) => return Ok(Some(self.clock.now_millis())),
                 Ok(Some(false)) => {}
                 Ok(None) => {
                     tracing::warn!(
                         "a revocation is not verified: the answer does not show whether the token is active"
                     );
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a revocation is not verified");
-                    return Ok(());
+                    return Ok(None);
                 }
             }
         }
@@ -218,7 +224,8 @@ impl Revoker for HttpRevoker {
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
         let mut answer = self.send(self.request(&asked)?).await?;
-        let retry_after = outgoing::retry_after(answer.headers(), self.clock.now_millis());
+        let at = self.clock.now_millis();
+        let retry_after = outgoing::retry_after(answer.headers(), at);
         let status = answer.status().as_u16();
         let body = match outgoing::body(&mut answer, BODY_BYTES_MAX).await {
             Ok(body) => body,
@@ -226,9 +233,15 @@ impl Revoker for HttpRevoker {
             // The status alone decides.
             Err(_) => Vec::new(),
         };
-        let revoked = self.answers.classify(&Answer { status, retry_after, body: &body })?;
-        if let (Revoked::Done { status }, Some(verify)) = (revoked, &self.verify) {
-            self.check(verify, &asked, status).await?;
+        let mut revoked = self.answers.classify(&Answer { status, retry_after, body: &body, at })?;
+        match &mut revoked {
+            Revoked::Done { status, confirmation } => {
+                confirmation.radius = self.radius;
+                if let Some(verify) = &self.verify {
+                    confirmation.verified_at = self.check(verify, &asked, *status).await?;
+                }
+            }
+            Revoked::AlreadyGone { confirmation, .. } => confirmation.radius = self.radius,
         }
         Ok(revoked)
     }

@@ -6,7 +6,7 @@ use super::native as put;
 use super::native::Row;
 use crate::checkpoint::{DeadLetter, Position};
 use crate::place::NetworkClass;
-use crate::port::{ActionRow, EventRow};
+use crate::port::{ActionRow, EventRow, Radius};
 use crate::route;
 use crate::verdict::{Incident, Signal};
 
@@ -286,6 +286,9 @@ pub(super) static ACTIONS: Table = Table {
         ("latency_ms", "UInt32"),
         ("requested_by", WORD),
         ("reason", TEXT),
+        ("radius", WORD),
+        ("revoked_at", NULLABLE_TIME),
+        ("verified_at", NULLABLE_TIME),
     ],
 };
 
@@ -302,6 +305,9 @@ pub(super) fn put_action(to: &mut Row<'_>, action: &ActionRow) {
     put::u32(to, action.latency_ms);
     put::text(to, &action.requested_by);
     put::text(to, &action.reason);
+    put::text(to, action.radius.map_or("", Radius::as_str));
+    put::nullable(to, action.confirmation.map(|confirmation| confirmation.revoked_at.to_le_bytes()));
+    put::nullable(to, action.confirmation.and_then(|confirmation| confirmation.verified_at).map(i64::to_le_bytes));
 }
 
 pub(super) static DEAD_LETTERS: Table = Table {

@@ -205,6 +205,8 @@ fn revoke_finds_previews_and_audits() {
     let paths: Vec<_> = requests.iter().map(|request| &*request.path).collect();
     assert_eq!(paths, ["/acme/grant-02", "/acme/grant-01", "/acme/grant-00"]);
     let totals = &results[3];
+    assert_eq!(results[0]["radius"], "grant");
+    assert!(results[0]["revoked_at"].is_string() && results[0]["verified_at"].is_null(), "{}", results[0]);
     assert_eq!((&totals["done"], &totals["already_gone"], &totals["rows_waiting"]), (&json!(2), &json!(1), &json!(0)));
     let rows = engine.actions();
     let [preview, first, second, _] = &rows[..] else { panic!("{rows:?}") };

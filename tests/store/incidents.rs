@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenwarden::port::{ActionOutcome, ActionRow, Rows as _, Store as _};
+use tokenwarden::port::{ActionOutcome, ActionRow, Confirmation, Radius, Rows as _, Store as _};
 use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::verdict::{Incident, Severity};
@@ -48,6 +48,16 @@ async fn incidents_have_status_assignee_and_history() {
     let directory = TempDir::new().unwrap();
     let store = ClickHouse::open(&embedded(directory.path())).await.unwrap();
     change(&store, 1, 1, Severity::Medium).await;
+    let mut rows = EpochRows::new();
+    let confirmation = Confirmation {
+        revoked_at: 1_710_000_000_123,
+        verified_at: Some(1_710_000_002_000),
+        radius: Some(Radius::Session),
+    };
+    let done = action(1, 1, ActionOutcome::Done);
+    rows.push_action(&ActionRow { radius: Some(Radius::Session), confirmation: Some(confirmation), ..done });
+    rows.push_action(&ActionRow { kind: "alert_email".to_owned(), ..action(1, 2, ActionOutcome::Done) });
+    store.write(&rows).await.unwrap();
     change(&store, 2, 2, Severity::Critical).await;
     let directory = directory.path();
 
@@ -74,6 +84,12 @@ async fn incidents_have_status_assignee_and_history() {
         (&shown["status"], &shown["assignee"], &shown["version"]),
         (&json!("resolved"), &json!("Ana"), &json!(3))
     );
+    let revocations = shown["revocations"].as_array().unwrap();
+    assert_eq!((revocations.len(), &revocations[0]["verified_at"]), (1, &json!("2024-03-09 16:00:02.000")));
+    let text = printed(&run(directory, &["show", ONE, "--output", "text"]));
+    let times =
+        "family-1: done, radius session, revoked at 2024-03-09 16:00:00.123, verified at 2024-03-09 16:00:02.000";
+    assert!(text.contains(times), "{text}");
     let history = shown["history"].as_array().unwrap();
     let steps: Vec<_> = history.iter().map(|change| (&change["changed_by"], &change["status"])).collect();
     let expected = [("Ana", "acknowledged"), ("Ben", "acknowledged"), ("Ben", "resolved")];

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Timestamp;
-use tokenwarden::port::{ActionOutcome, Rows as _, Store as _, StoreError};
+use tokenwarden::port::{ActionOutcome, ActionRow, Confirmation, Radius, Rows as _, Store as _, StoreError};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader, StoreSettings, library_in};
 use tokenwarden::verdict::Severity;
 use tokio::sync::{Mutex, MutexGuard};
@@ -93,8 +93,15 @@ async fn every_column_is_stored_unchanged() {
     push(&mut rows, &bare_event(), &allowed(), 78);
     rows.push_incident(&incident(0xABC, 5, Severity::High));
     rows.push_action(&action(0xABC, 2, ActionOutcome::Retry));
+    let confirmation = Confirmation {
+        revoked_at: 1_710_000_000_123,
+        verified_at: Some(1_710_000_002_000),
+        radius: Some(Radius::User),
+    };
+    let confirmed = action(0xABC, 3, ActionOutcome::Done);
+    rows.push_action(&ActionRow { radius: Some(Radius::User), confirmation: Some(confirmation), ..confirmed });
     rows.push_dead_letter(&dead_letter(9));
-    assert_eq!(rows.len(), 5);
+    assert_eq!(rows.len(), 6);
     store.write(&rows).await.unwrap();
 
     let reader = Reader::open(&settings).await.unwrap();
@@ -145,14 +152,27 @@ async fn every_column_is_stored_unchanged() {
             "action": "revoke_family", "mode": "alert", "target": "family:family-1",
         }),
     );
-    let action = row(&reader, "SELECT * FROM actions").await;
+    let columns = "radius, revoked_at, verified_at, outcome";
+    let confirmed = row(&reader, &format!("SELECT {columns} FROM actions WHERE attempt = 3")).await;
+    assert_columns(
+        &confirmed,
+        &json!({
+            "radius": "user", "revoked_at": "2024-03-09 16:00:00.123", "verified_at": "2024-03-09 16:00:02.000",
+            "outcome": "done",
+        }),
+    );
+    let summary =
+        row(&reader, "SELECT summary FROM incident_timeline WHERE what = 'action' AND outcome = 'done'").await;
+    let times = "radius user, revoked at 2024-03-09 16:00:00.123, verified at 2024-03-09 16:00:02.000)";
+    assert!(summary["summary"].as_str().unwrap().contains(times), "{summary}");
+    let action = row(&reader, "SELECT * FROM actions WHERE attempt = 2").await;
     assert_columns(
         &action,
         &json!({
             "action_id": "revoke-2748", "incident_id": "INC-0000000000000ABC",
             "requested_at": "2024-03-09 16:00:00.002", "kind": "revoke_family", "target": "family-1",
             "mode": "enforce", "attempt": 2, "outcome": "retry", "http_status": 503, "latency_ms": 120,
-            "requested_by": "tokenwarden", "reason": NASTY,
+            "requested_by": "tokenwarden", "reason": NASTY, "radius": "", "revoked_at": null, "verified_at": null,
         }),
     );
     let letter = row(&reader, "SELECT * EXCEPT (written_at, payload), hex(payload) AS payload FROM dead_letters").await;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokenwarden::enrichment::{Device, EnrichedEvent};
 use tokenwarden::event::Address;
 use tokenwarden::place::{Country, Network, NetworkClass, Place};
-use tokenwarden::port::{ActionOutcome, Rows as _, Store as _};
+use tokenwarden::port::{ActionOutcome, ActionRow, Confirmation, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader};
 use tokenwarden::verdict::{CampaignId, Incident, Severity};
 
@@ -34,7 +34,8 @@ pub(crate) fn theft() -> EpochRows {
     rows.push_incident(&incident(1, 10, Severity::Medium));
     rows.push_incident(&incident(1, 12, Severity::Critical));
     rows.push_action(&action(1, 1, ActionOutcome::Retry));
-    rows.push_action(&action(1, 2, ActionOutcome::Done));
+    let confirmation = Some(Confirmation::at(1_710_000_000_123));
+    rows.push_action(&ActionRow { confirmation, ..action(1, 2, ActionOutcome::Done) });
     rows
 }
 

@@ -6,7 +6,7 @@ use super::keys::Due;
 use crate::deliver::digest::Digest;
 use crate::deliver::record::{Effect, Ending, Subject, Thread, Work};
 use crate::deliver::withheld::Withheld;
-use crate::port::{ActionRow, Notice, Revocation, SilenceId};
+use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
 use crate::verdict::Incident;
 
 /// Number of keys of finished changes that are kept, so that events that are read again cause no second delivery.
@@ -40,6 +40,7 @@ pub(in crate::deliver) struct Settled {
     pub(crate) revocation: Revocation,
     /// `None` if the record is of an earlier version.
     pub(crate) of: Option<Subject>,
+    pub(crate) confirmation: Option<Confirmation>,
 }
 
 /// First request of a revocation.

@@ -54,12 +54,12 @@ impl State {
     }
 
     /// Outcomes of the incident's revocations, first those newer than `seq`.
-    pub(in crate::deliver) fn outcomes(&self, incident: u64, seq: u64) -> Vec<(&Subject, &Revocation)> {
+    pub(in crate::deliver) fn outcomes(&self, incident: u64, seq: u64) -> Vec<(&Subject, &Settled)> {
         let keys = self.threads.get(&incident).map_or(&[][..], |thread| &thread.revocations);
         let mut outcomes: Vec<_> = keys
             .iter()
             .filter_map(|key| self.settled.get(key))
-            .filter_map(|settled| Some((settled.of.as_ref()?, &settled.revocation)))
+            .filter_map(|settled| Some((settled.of.as_ref()?, settled)))
             .collect();
         outcomes.sort_by_key(|(of, _)| of.seq <= seq);
         outcomes
@@ -89,7 +89,7 @@ impl State {
             }
             let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq: thread.seq });
             let revocation = Revocation::Waiting("not tried yet".to_owned());
-            self.set_settled(asked.clone(), Settled { revocation, of });
+            self.set_settled(asked.clone(), Settled { revocation, of, confirmation: None });
             let effect = Effect { due_at: at, ..Effect::default() };
             let without_victims = Incident { victims: Vec::new(), ..(*incident).clone() };
             self.ask(key, at, Box::new(without_victims), effect);

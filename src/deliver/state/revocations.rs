@@ -6,7 +6,7 @@ use super::data::{Asked, Call, Settled, State};
 use super::keys::{Item, allowance, revocation_key};
 use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::port::{ActionOutcome, Revocation};
+use crate::port::{ActionOutcome, Confirmation, Revocation};
 use crate::verdict::Incident;
 
 /// Time after which a revocation is given up.
@@ -131,7 +131,7 @@ impl State {
         let old = self.settled.get(&name).and_then(|old| old.of.as_ref().map(|of| of.seq));
         let seq = if is_same || is_waiting { old.unwrap_or(seq) } else { seq };
         let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq });
-        self.set_settled(name, Settled { revocation, of });
+        self.set_settled(name, Settled { revocation, of, confirmation: None });
         // The first message of the incident waits for this state.
         let waiting: Vec<String> = self.threads.get(&id).map_or_else(Vec::new, |thread| {
             let unsent = thread.pending.iter().filter(|(lane, effect)| {
@@ -152,6 +152,14 @@ impl State {
         }
         for lane in channels {
             self.request(id, lane, at, at);
+        }
+    }
+
+    /// Records the confirmation of the revocation that the change `key` requested.
+    pub(super) fn confirm(&mut self, key: &str, confirmation: Option<Confirmation>) {
+        let settled = self.revocations.get(key).and_then(|asked| self.settled.get_mut(&asked.name));
+        if let Some(settled) = settled.filter(|_| confirmation.is_some()) {
+            settled.confirmation = confirmation;
         }
     }
 }

@@ -6,6 +6,7 @@ use super::revocations::HELD_OF_TENANT_MAX;
 use super::*;
 use crate::deliver::digest::Collected;
 use crate::event::{BaselineId, Timestamp};
+use crate::port::{ActionOutcome, ActionRow, Confirmation, Radius};
 use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, Severity, Target, Verdict};
 
 const CAPS: Caps = Caps { of_tenant: 2, total: 3, weight: 1 };
@@ -172,10 +173,31 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                 }
                 _ => {
                     let revocation = Some(Revocation::Done);
+                    let row = Some(confirmed_row(at));
                     Record::Ended { key, lane, revocation, row, at, channels, sent: None }
                 }
             })
         }
+    }
+}
+
+/// The row of a revocation that its provider confirmed.
+fn confirmed_row(at: i64) -> ActionRow {
+    ActionRow {
+        action_id: "INC-1-revoke-2".to_owned(),
+        incident_id: "INC-1".to_owned(),
+        requested_at: at,
+        kind: "revoke_family".to_owned(),
+        target: "g-1".to_owned(),
+        mode: Mode::Enforce,
+        attempt: 1,
+        outcome: ActionOutcome::Done,
+        http_status: 200,
+        latency_ms: 1,
+        requested_by: "tokenwarden".to_owned(),
+        reason: String::new(),
+        radius: Some(Radius::Session),
+        confirmation: Some(Confirmation { revoked_at: at, verified_at: Some(at + 1), radius: Some(Radius::Session) }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::outgoing::{BodyTest, error_code, is_retriable};
-use crate::port::{DeliveryError, Mistake, Revoked};
+use crate::port::{Confirmation, DeliveryError, Mistake, Revoked};
 
 /// Maximum number of bytes that are read of a body.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
@@ -16,6 +16,8 @@ pub(super) struct Answer<'a> {
     pub(super) retry_after: Option<Duration>,
     /// The first [`BODY_BYTES_MAX`] bytes.
     pub(super) body: &'a [u8],
+    /// Time at which it was received, milliseconds since the epoch, wall clock.
+    pub(super) at: i64,
 }
 
 impl Answer<'_> {
@@ -83,7 +85,8 @@ impl Answers {
 
     /// Classifies a response: done, already gone, to be retried, or refused.
     pub(super) fn classify(&self, answer: &Answer<'_>) -> Result<Revoked, DeliveryError> {
-        let Answer { status, retry_after, body } = *answer;
+        let Answer { status, retry_after, body, at } = *answer;
+        let confirmation = Confirmation::at(at);
         let Self(answers) = self;
         let holds = |test: &Option<BodyTest>| test.as_ref().map(|test| test.holds(body));
         let lists = |statuses: &Option<Vec<u16>>| statuses.as_ref().map(|statuses| statuses.contains(&status));
@@ -103,7 +106,7 @@ impl Answers {
             return if (200..300).contains(&status) { refused("refused with status") } else { refused("answered") };
         }
         if holds(&answers.already_gone_when) == Some(true) {
-            return Ok(Revoked::AlreadyGone { status });
+            return Ok(Revoked::AlreadyGone { status, confirmation });
         }
         if holds(&answers.retry_when) == Some(true) {
             return retried();
@@ -111,11 +114,11 @@ impl Answers {
         if lists(&answers.done).unwrap_or((200..300).contains(&status)) {
             return match holds(&answers.done_when) {
                 Some(false) => refused("refused with status"),
-                Some(true) | None => Ok(Revoked::Done { status }),
+                Some(true) | None => Ok(Revoked::Done { status, confirmation }),
             };
         }
         match lists(&answers.already_gone) {
-            Some(true) => Ok(Revoked::AlreadyGone { status }),
+            Some(true) => Ok(Revoked::AlreadyGone { status, confirmation }),
             _ if is_to_be_retried => retried(),
             _ => refused("answered"),
         }
@@ -152,7 +155,8 @@ mod tests {
     #[test]
     fn outcome_follows_the_status() {
         let meaning = |toml: &str, status: u16| {
-            let answer = Answer { status, retry_after: (status > 403).then_some(Duration::from_secs(9)), body: b"" };
+            let answer =
+                Answer { status, retry_after: (status > 403).then_some(Duration::from_secs(9)), body: b"", at: 0 };
             match answers(toml).expect("settings").classify(&answer) {
                 Ok(Revoked::Done { .. }) => "done",
                 Ok(Revoked::AlreadyGone { .. }) => "gone",
@@ -180,7 +184,12 @@ mod tests {
     }
 
     fn outcome(toml: &str, status: u16, body: &str) -> Result<&'static str, String> {
-        match answers(toml).expect("settings").classify(&Answer { status, retry_after: None, body: body.as_bytes() }) {
+        match answers(toml).expect("settings").classify(&Answer {
+            status,
+            retry_after: None,
+            body: body.as_bytes(),
+            at: 0,
+        }) {
             Ok(Revoked::Done { .. }) => Ok("done"),
             Ok(Revoked::AlreadyGone { .. }) => Ok("already_gone"),
             Err(DeliveryError::Retriable { .. }) => Ok("retry"),
@@ -238,7 +247,7 @@ mod tests {
     #[test]
     fn rate_limit_with_403_is_retried() {
         let answers = answers("url = 'https://h.example/'").expect("settings");
-        let meaning = |retry_after| answers.classify(&Answer { status: 403, retry_after, body: b"" });
+        let meaning = |retry_after| answers.classify(&Answer { status: 403, retry_after, body: b"", at: 0 });
         assert!(matches!(meaning(Some(Duration::from_secs(9))), Err(DeliveryError::Retriable { .. })));
         assert!(matches!(meaning(None), Err(DeliveryError::Permanent { .. })));
     }
@@ -269,7 +278,7 @@ mod tests {
     #[test]
     fn own_credential_is_told_from_the_target() {
         let is_own = |status: u16, body: &str| {
-            let answer = Answer { status, retry_after: None, body: body.as_bytes() };
+            let answer = Answer { status, retry_after: None, body: body.as_bytes(), at: 0 };
             let error = answers("url = 'https://h.example'").expect("answers").classify(&answer).expect_err("refused");
             rejects_own_credential(&error)
         };

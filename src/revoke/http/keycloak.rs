@@ -110,10 +110,10 @@ async fn keycloak_sessions_are_revoked() {
 
     // One session ends, the other continues.
     let sessions = keycloak.revoker("acme", "preset = 'keycloak_session'\nradius = 'session'");
-    assert_eq!(revoke(&sessions, session, user).await, Ok(Revoked::Done { status: 204 }));
+    assert!(matches!(revoke(&sessions, session, user).await, Ok(Revoked::Done { status: 204, .. })));
     assert_eq!(keycloak.introspected(&first).await["active"], false);
     assert_eq!(keycloak.introspected(&second).await["active"], true);
-    assert_eq!(revoke(&sessions, session, user).await, Ok(Revoked::AlreadyGone { status: 404 }));
+    assert!(matches!(revoke(&sessions, session, user).await, Ok(Revoked::AlreadyGone { status: 404, .. })));
 
     // An id that points to another resource, and an unknown realm, are no success.
     assert!(revoke(&sessions, &format!("../users/{user}"), user).await.is_err());
@@ -122,10 +122,10 @@ async fn keycloak_sessions_are_revoked() {
 
     // All sessions of the user end.
     let users = keycloak.revoker("acme", "preset = 'keycloak_user'\nradius = 'user'");
-    assert_eq!(revoke(&users, session, user).await, Ok(Revoked::Done { status: 204 }));
+    assert!(matches!(revoke(&users, session, user).await, Ok(Revoked::Done { status: 204, .. })));
     assert_eq!(keycloak.introspected(&second).await["active"], false);
     assert!(revoke(&users, session, "nobody").await.is_err());
 
     let consents = keycloak.revoker("acme", "preset = 'keycloak_consent'\ntargets = ['family']");
-    assert_eq!(revoke(&consents, session, user).await, Ok(Revoked::AlreadyGone { status: 404 }));
+    assert!(matches!(revoke(&consents, session, user).await, Ok(Revoked::AlreadyGone { status: 404, .. })));
 }
