@@ -6,9 +6,9 @@
 //!
 //! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
-//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], and the retry policy [`retry`]
+//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], and signed tokens [`jose`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`user_api`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -51,6 +51,7 @@ pub mod memory;
 pub mod policy;
 pub mod rule;
 
+mod jose;
 mod outgoing;
 pub mod port;
 pub mod retry;
@@ -75,4 +76,5 @@ mod gate;
 pub mod lab;
 pub mod pipeline;
 pub mod telemetry;
+mod user_api;
 pub mod worker;

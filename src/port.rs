@@ -97,6 +97,11 @@ pub struct ActionRow {
     /// `tokenwarden`, or the operator that requested the action.
     pub requested_by: String,
     pub reason: String,
+    /// Tenant and user of the incident or grant; empty if unknown.
+    #[serde(default)]
+    pub tenant_id: String,
+    #[serde(default)]
+    pub user_id: String,
     /// What the request of a revocation ends, or would end. `None` for alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub radius: Option<Radius>,

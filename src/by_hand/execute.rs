@@ -81,7 +81,7 @@ pub(crate) struct Executor<'a, S> {
 
 impl<S: Store> Executor<'_, S> {
     /// Sends every request of `job` that has not succeeded. `progress` is called after each answer.
-    pub(crate) async fn run(&self, job: &mut JobFile, progress: &mut dyn FnMut(&JobFile)) -> Ending {
+    pub(crate) async fn run(&self, job: &mut JobFile, progress: &mut (dyn FnMut(&JobFile) + Send)) -> Ending {
         let left = job.left().map(|request| request.number as usize);
         let mut queue: VecDeque<_> = left.map(|at| Waiting { at, attempts: 0, due_at: i64::MIN }).collect();
         let pace_ms = MINUTE_MS / i64::from(self.per_minute.max(1));
@@ -200,6 +200,8 @@ impl<S: Store> Executor<'_, S> {
             latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
             requested_by: job.job.by.clone(),
             reason,
+            tenant_id: request.grant.tenant_id.clone(),
+            user_id: request.grant.user_id.clone(),
             radius: Some(Radius::of(job.job.effect.radius, &request.target)),
             confirmation: answer.as_ref().ok().map(Revoked::confirmation),
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::plan::{Effect, Plan, Request};
-use super::search::Scope;
+use super::search::{Scope, Subject};
 use crate::deliver::line::{lines, private, read};
 use crate::port::{ActionOutcome, ActionRow};
 use crate::verdict::Mode;
@@ -34,6 +34,18 @@ pub(crate) struct Job {
     /// Number of grants that no request can revoke.
     #[serde(default)]
     pub(crate) refused: usize,
+    #[serde(default)]
+    pub(crate) origin: Origin,
+}
+
+/// What started a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Origin {
+    #[default]
+    Command,
+    /// A request of a user. The service continues the job at its start.
+    UserApi,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -292,13 +304,39 @@ pub(crate) enum Beside {
     Allowed,
 }
 
-/// The unfinished jobs of `scope` in `folder`.
+/// The unfinished jobs of `scope` in `folder` that a command started.
 pub(crate) fn open_jobs(folder: &Path, scope: &Scope) -> Result<Vec<OpenJob>, JobError> {
+    let is_of_scope = |job: &Job| job.origin == Origin::Command && job.scope == *scope;
+    let files = journals(folder, &is_of_scope)?;
+    let mut open = Vec::new();
+    for (path, file, content) in files {
+        let is_running = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+        open.extend(JobFile::of(path, file, &content)?.open_job(is_running));
+    }
+    open.sort_by(|one, other| one.id.cmp(&other.id));
+    Ok(open)
+}
+
+/// Ids of the jobs in `folder` with this origin, in order.
+pub(crate) fn unfinished(folder: &Path, origin: Origin) -> Result<Vec<String>, JobError> {
+    let mut ids = Vec::new();
+    for (_, _, content) in journals(folder, &|job| job.origin == origin)? {
+        let first = content.split(|byte| *byte == b'\n').next().and_then(read::<Entry>);
+        if let Some(Entry::Job(job)) = first {
+            ids.push(job.id);
+        }
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// The journals in `folder` whose jobs match, with their whole lines.
+fn journals(folder: &Path, matches: &dyn Fn(&Job) -> bool) -> Result<Vec<(PathBuf, File, Vec<u8>)>, JobError> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut open = Vec::new();
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
@@ -311,14 +349,12 @@ pub(crate) fn open_jobs(folder: &Path, scope: &Scope) -> Result<Vec<OpenJob>, Jo
         file.read_to_end(&mut content)?;
         let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let first = content.split(|byte| *byte == b'\n').next().and_then(read::<Entry>);
-        if !matches!(first, Some(Entry::Job(job)) if job.scope == *scope) {
-            continue;
+        if matches!(first, Some(Entry::Job(job)) if matches(&job)) {
+            content.truncate(whole);
+            found.push((entry.path(), file, content));
         }
-        let is_running = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
-        open.extend(JobFile::of(entry.path(), file, &content[..whole])?.open_job(is_running));
     }
-    open.sort_by(|one, other| one.id.cmp(&other.id));
-    Ok(open)
+    Ok(found)
 }
 
 fn path_of(folder: &Path, id: &str) -> PathBuf {
@@ -351,6 +387,8 @@ fn preview_rows(job: &Job, plan: &Plan) -> Vec<ActionRow> {
         latency_ms: 0,
         requested_by: job.by.clone(),
         reason: String::new(),
+        tenant_id: scope.tenant.clone().unwrap_or_default(),
+        user_id: if scope.subject == Subject::User { scope.id.clone() } else { String::new() },
         radius: None,
         confirmation: None,
     };
@@ -367,6 +405,8 @@ fn preview_rows(job: &Job, plan: &Plan) -> Vec<ActionRow> {
     let refused = plan.refused.iter().enumerate().map(|(number, refused)| ActionRow {
         outcome: ActionOutcome::Failed,
         reason: format!("{}: not requested: {}", job.reason, refused.reason),
+        tenant_id: refused.request.grant.tenant_id.clone(),
+        user_id: refused.request.grant.user_id.clone(),
         ..row(
             format!("{}-refused-{number:06}", job.id),
             refused.request.target.action().as_str(),

@@ -13,7 +13,7 @@ mod testing;
 mod text;
 
 pub(crate) use self::execute::{Ending, Executor, FAILED_PERCENT_MAX, PER_MINUTE, store_rows};
-pub(crate) use self::journal::{Beside, Job, JobError, JobFile, OpenJob, open_jobs};
+pub(crate) use self::journal::{Beside, Job, JobError, JobFile, OpenJob, Origin, open_jobs, unfinished};
 pub(crate) use self::plan::{Effect, Plan, plan};
-pub(crate) use self::search::{Found, Moment, Scope, SearchError, Subject, search, unknown};
+pub(crate) use self::search::{ACCEPTED, Found, Grant, Moment, Scope, SearchError, Subject, Unit, search, unknown};
 pub(crate) use self::text::{preview_json, preview_text, results_json, results_text};

@@ -163,7 +163,7 @@ pub(crate) fn unknown(scope: &Scope, why: String) -> Option<Found> {
 
 /// Condition for events whose credential was accepted ([`crate::event::Event::is_attempt`]). Anyone can send a rejected
 /// credential with the ids of others, so that attempts must not choose what is revoked.
-const ACCEPTED: &str = "status != 401 AND NOT (status = 400 AND kind = 'refreshed')";
+pub(crate) const ACCEPTED: &str = "status != 401 AND NOT (status = 400 AND kind = 'refreshed')";
 
 /// The query and its bound values. A token belongs to its grant. All accepted events of a grant count, also those that do
 /// not name the subject, so that the user and the last use are known.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::journal::{Beside, Job, JobError, JobFile};
+use super::journal::{Beside, Job, JobError, JobFile, Origin};
 use super::plan::{Plan, plan};
 use super::search::{Found, Grant, Scope, Subject};
 use crate::port::{Confirmation, DeliveryError, Radius, RevokeRequest, Revoked, Revoker};
@@ -70,6 +70,7 @@ pub(super) fn create(folder: &Path, id: &str, plan: &Plan) -> Result<JobFile, Jo
         by: "root".to_owned(),
         started_at: 1_795_000_000_000,
         effect: plan.effect.clone(),
+        origin: Origin::Command,
     };
     JobFile::create(folder, None, job, plan, Beside::Refused)
 }

@@ -108,6 +108,11 @@ impl Delivery {
         Arc::clone(&self.outbox) as Arc<dyn port::Outbox>
     }
 
+    /// What revokes, if it is configured.
+    pub(super) fn revoker(&self) -> Option<Arc<dyn Revoker>> {
+        self.revoker.clone()
+    }
+
     /// Starts the deliverer. Returns the outbox for the worker, and a handle to stop the deliverer.
     pub(super) fn start<S: Store + 'static>(
         self,
@@ -208,7 +213,7 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
     hashed.into_iter().chain(tenants)
 }
 
-fn wrong(config: &Config, section: &str) -> impl Fn(Mistake) -> Failure {
+pub(super) fn wrong(config: &Config, section: &str) -> impl Fn(Mistake) -> Failure {
     move |Mistake { key, problem }| {
         let key = format!("{section}.{key}");
         Failure::Configuration(config.mistake(&key, format!("`{key}` {problem}")).to_string())

@@ -33,6 +33,7 @@ pub(crate) mod sql;
 pub(crate) mod state;
 mod terminal;
 pub(crate) mod topics;
+mod user_api;
 pub(crate) mod validate;
 
 use clap::{CommandFactory as _, Parser, Subcommand};

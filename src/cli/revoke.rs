@@ -14,9 +14,9 @@ use super::sql::failure;
 use super::terminal::{progress_bar, to_stderr, to_stdout};
 use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
-    Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, PER_MINUTE,
-    Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json, results_text, search,
-    store_rows, unknown,
+    Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, Origin,
+    PER_MINUTE, Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json,
+    results_text, search, store_rows, unknown,
 };
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
@@ -201,6 +201,7 @@ impl Service<'_> {
             started_at: now,
             effect: plan.effect.clone(),
             refused: plan.refused.len(),
+            origin: Origin::Command,
         };
         let beside = if arguments.new_job { Beside::Allowed } else { Beside::Refused };
         let job = JobFile::create(&self.folder, arguments.journal.as_deref(), job, &plan, beside);

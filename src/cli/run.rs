@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
-use super::{delivery, denylist};
+use super::{delivery, denylist, user_api};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -109,7 +109,7 @@ fn serve(
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
-    let denylist = delivery.denylist();
+    let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
     let closing = delivery.closing(config, store, &clock);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
@@ -129,7 +129,8 @@ fn serve(
         admin::serve(config.admin.listen, pages).await.map_err(|error| {
             Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
         })?;
-        denylist::serve(config, denylist, &hasher, &observer).await
+        denylist::serve(config, denylist, &hasher, &observer).await?;
+        user_api::serve(config, revoker, store, (&clock, &metrics)).await
     })?;
     if let Some(dir) = config.rules_dir.clone() {
         let follower = Follower {

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::setup::{NO_SOURCE, open_file, start_runtime};
 use super::shadow;
 use super::topics;
+use super::user_api;
 use crate::config::Config;
 use crate::denylist::DENIED_ONLY;
 use crate::engine::STATE_FORMAT;
@@ -178,10 +179,16 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
     if let Some(denylist) = &config.denylist {
         Report::ok("denylist", &format!("for gateways at http://{}/check", denylist.listen))?;
     }
+    if let Some(api) = &config.user_api {
+        Report::ok("user API", &format!("at http://{}, described at /openapi.json", api.listen))?;
+    }
     match (delivery::provider(config, &clock), config.revoke.mode) {
         (Ok(Some(revoker)), mode) => {
             for warning in delivery::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
+            }
+            if let Err(error) = user_api::check(config, &*revoker) {
+                report.failed("user API", &error.to_string(), Kind::Configuration)?;
             }
             for limit in revoker.limits() {
                 print_line(&format!("note    revocation: {limit}"))?;

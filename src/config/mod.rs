@@ -34,9 +34,10 @@ use crate::notify::UserNoticeSettings;
 use crate::source::kafka::StateTopicUse;
 use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
+use crate::user_api::UserApiSettings;
 
 /// Keys whose values are paths, without those of secrets.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 17] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
@@ -52,6 +53,8 @@ const PATHS: [&str; 15] = [
     "source.file.path",
     "outbox.dir",
     "snapshots.dir",
+    "user_api.jwt.jwks_file",
+    "user_api.jwt.ca_file",
 ];
 
 /// The same of each `[alert.channel.NAME]`.
@@ -78,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) incidents: IncidentsSection,
     /// Without it, users get no messages.
     pub(crate) notify_users: Option<UserNoticeSettings>,
+    /// Without it, there is no API for users.
+    pub(crate) user_api: Option<UserApiSettings>,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
     pub(crate) snapshots: SnapshotSection,
@@ -284,6 +289,12 @@ impl Config {
         }
         if let Some(Err((key, problem))) = self.denylist.as_ref().map(DenylistSection::check) {
             return wrong(key, problem);
+        }
+        if let Some(api) = &self.user_api {
+            api.check().map_err(|(key, problem)| (key, format!("`{key}` {problem}")))?;
+            if self.revoke.http.is_none() && self.denylist.is_none() {
+                return wrong("user_api", "has nothing to revoke with: add [revoke.http] or [denylist]");
+            }
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
             return wrong(

@@ -202,6 +202,8 @@ where
             latency_ms: u32::try_from(self.clock.now_millis() - began).unwrap_or(0),
             requested_by: "tokenwarden".to_owned(),
             reason,
+            tenant_id: attempt.incident.map_or_else(String::new, |incident| incident.tenant_id.clone()),
+            user_id: attempt.incident.map_or_else(String::new, |incident| incident.user_id.clone()),
             radius: None,
             confirmation: None,
         }

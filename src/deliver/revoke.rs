@@ -126,7 +126,7 @@ where
             key: &task.name,
         };
         let failed = match self.guarded(REVOKE, revoker.revoke(asked)).await {
-            Ok(revoked) => return Progress::done(revoked, incident),
+            Ok(done) => return Progress::done(done, incident),
             Err(failed) => failed,
         };
         match failed.error {
@@ -282,12 +282,12 @@ where
 }
 
 impl Progress {
-    fn done(revoked: Revoked, incident: &Incident) -> Self {
-        let (state, status) = match revoked {
+    fn done(done: Revoked, incident: &Incident) -> Self {
+        let (state, status) = match done {
             Revoked::Done { status, .. } => (Revocation::Done, status),
             Revoked::AlreadyGone { status, .. } => (Revocation::AlreadyGone, status),
         };
-        let confirmation = Some(revoked.confirmation());
+        let confirmation = Some(done.confirmation());
         Self { state, fate: Fate::Final, status, reason: incident.reason.clone(), confirmation }
     }
 

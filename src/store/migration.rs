@@ -14,7 +14,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration { version: 1, name: "tables", sql: include_str!("migrations/0001_tables.sql") },
     Migration { version: 2, name: "rollup", sql: include_str!("migrations/0002_rollup.sql") },
     Migration { version: 3, name: "views", sql: include_str!("migrations/0003_views.sql") },
@@ -25,6 +25,7 @@ const MIGRATIONS: [Migration; 10] = [
     Migration { version: 8, name: "feedback", sql: include_str!("migrations/0008_feedback.sql") },
     Migration { version: 9, name: "incident work", sql: include_str!("migrations/0009_incident_work.sql") },
     Migration { version: 10, name: "confirmations", sql: include_str!("migrations/0010_confirmations.sql") },
+    Migration { version: 11, name: "subjects", sql: include_str!("migrations/0011_subjects.sql") },
 ];
 
 impl Migration {

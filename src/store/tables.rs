@@ -286,6 +286,8 @@ pub(super) static ACTIONS: Table = Table {
         ("latency_ms", "UInt32"),
         ("requested_by", WORD),
         ("reason", TEXT),
+        ("tenant_id", WORD),
+        ("user_id", TEXT),
         ("radius", WORD),
         ("revoked_at", NULLABLE_TIME),
         ("verified_at", NULLABLE_TIME),
@@ -305,6 +307,8 @@ pub(super) fn put_action(to: &mut Row<'_>, action: &ActionRow) {
     put::u32(to, action.latency_ms);
     put::text(to, &action.requested_by);
     put::text(to, &action.reason);
+    put::text(to, &action.tenant_id);
+    put::text(to, &action.user_id);
     put::text(to, action.radius.map_or("", Radius::as_str));
     put::nullable(to, action.confirmation.map(|confirmation| confirmation.revoked_at.to_le_bytes()));
     put::nullable(to, action.confirmation.and_then(|confirmation| confirmation.verified_at).map(i64::to_le_bytes));

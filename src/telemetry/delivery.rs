@@ -21,6 +21,7 @@ pub(super) struct Delivery {
     alerts: Family<Labels<2>, Counter>,
     revocations: Family<Labels<1>, Counter>,
     denylist_checks: Family<Labels<1>, Counter>,
+    user_api_requests: Family<Labels<1>, Counter>,
     denylist_entries: Gauge,
     silences_active: Gauge,
 }
@@ -79,6 +80,7 @@ impl Delivery {
         };
         let revocations = family("revocations", "Revocations requested or not requested, by outcome");
         let denylist_checks = family("denylist_checks", "Requests of gateways to the denylist endpoint, by result");
+        let user_api_requests = family("user_api_requests", "Requests to the API for users, by status");
         let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
         let channel_rejecting = Family::<Labels<1>, Gauge>::default();
         let help = "1 while a channel rejects alerts or fails repeatedly";
@@ -96,6 +98,7 @@ impl Delivery {
             alerts,
             revocations,
             denylist_checks,
+            user_api_requests,
             denylist_entries,
             silences_active,
         }
@@ -112,6 +115,11 @@ impl Delivery {
     pub(super) fn denylist_checked(&self, checked: Checked, entries: usize) {
         self.denylist_checks.get_or_create(&[("result", checked.name().into())]).inc();
         self.denylist_entries.set(entries as i64);
+    }
+
+    /// Counts a request to the API for users.
+    pub(super) fn user_api_answered(&self, status: u16) {
+        self.user_api_requests.get_or_create(&[("status", status.to_string().into())]).inc();
     }
 
     /// Counts an attempt to revoke, or a revocation that was not requested.

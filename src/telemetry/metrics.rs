@@ -388,6 +388,11 @@ impl Metrics {
         self.delivery.denylist_checked(checked, entries);
     }
 
+    /// Counts a request to the API for users.
+    pub(crate) fn user_api_answered(&self, status: u16) {
+        self.delivery.user_api_answered(status);
+    }
+
     /// Counts an attempt to revoke, or a revocation that was not requested.
     pub(crate) fn revoked(&self, outcome: ActionOutcome) {
         self.delivery.revoked(outcome);

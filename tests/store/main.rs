@@ -20,6 +20,7 @@ mod rows;
 mod sql;
 #[path = "../support/mod.rs"]
 mod support;
+mod user_api;
 mod views;
 
 use std::os::unix::fs::PermissionsExt;
@@ -172,7 +173,7 @@ async fn every_column_is_stored_unchanged() {
             "action_id": "revoke-2748", "incident_id": "INC-0000000000000ABC",
             "requested_at": "2024-03-09 16:00:00.002", "kind": "revoke_family", "target": "family-1",
             "mode": "enforce", "attempt": 2, "outcome": "retry", "http_status": 503, "latency_ms": 120,
-            "requested_by": "tokenwarden", "reason": NASTY, "radius": "", "revoked_at": null, "verified_at": null,
+            "requested_by": "tokenwarden", "reason": NASTY, "tenant_id": "tenant-1", "user_id": "user-1", "radius": "", "revoked_at": null, "verified_at": null,
         }),
     );
     let letter = row(&reader, "SELECT * EXCEPT (written_at, payload), hex(payload) AS payload FROM dead_letters").await;

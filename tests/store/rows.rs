@@ -209,6 +209,8 @@ pub(crate) fn action(incident: u64, attempt: u32, outcome: ActionOutcome) -> Act
         latency_ms: 120,
         requested_by: "tokenwarden".to_owned(),
         reason: NASTY.to_owned(),
+        tenant_id: "tenant-1".to_owned(),
+        user_id: "user-1".to_owned(),
         radius: None,
         confirmation: None,
     }

@@ -196,6 +196,8 @@ fn confirmed_row(at: i64) -> ActionRow {
         latency_ms: 1,
         requested_by: "tokenwarden".to_owned(),
         reason: String::new(),
+        tenant_id: "acme".to_owned(),
+        user_id: "ana".to_owned(),
         radius: Some(Radius::Session),
         confirmation: Some(Confirmation { revoked_at: at, verified_at: Some(at + 1), radius: Some(Radius::Session) }),
     }

@@ -1,7 +1,6 @@
 //! Authentication at the provider.
 
 mod issuer;
-mod jwt;
 mod sigv4;
 
 use std::sync::Arc;

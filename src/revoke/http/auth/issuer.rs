@@ -5,10 +5,10 @@ use std::sync::Arc;
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Client, RequestBuilder, Url};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
-use super::jwt::Key;
+use crate::jose::{Algorithm, SigningKey};
 use crate::millis::MINUTE_MS;
 use crate::outgoing::{self, error_code, is_retriable};
 use crate::port::{Clock, DeliveryError, Mistake};
@@ -44,8 +44,8 @@ pub(in crate::revoke::http) struct Issuer {
 /// How a token is requested.
 pub(super) enum Grant {
     Client { id: String, secret: SecretString, credentials: ClientCredentials, more: Vec<(&'static str, String)> },
-    Google { key: Key, email: String, scope: String, subject: Option<String> },
-    Github { key: Key, app_id: String },
+    Google { key: SigningKey, email: String, scope: String, subject: Option<String> },
+    Github { key: SigningKey, app_id: String },
 }
 
 struct Issued {
@@ -90,7 +90,10 @@ impl Grant {
     /// The request for a token. `now`: seconds since the epoch.
     fn request(&self, client: &Client, endpoint: &Url, now: i64) -> Result<RequestBuilder, String> {
         let request = client.post(endpoint.clone());
-        let signed = |key: &Key, claims: &Value| key.sign(claims).map_err(|_| "a JWT cannot be signed".to_owned());
+        let signed = |key: &SigningKey, claims: &Value| {
+            let header = Map::from_iter([("typ".to_owned(), Value::from("JWT"))]);
+            key.sign(header, claims).map_err(|_| "a JWT cannot be signed".to_owned())
+        };
         match self {
             Self::Client { id, secret, credentials, more } => {
                 let mut fields = vec![("grant_type", "client_credentials")];
@@ -183,8 +186,10 @@ fn issued(body: &[u8], now: i64) -> Option<Issued> {
     Some(Issued { value, until: expires - MARGIN_MS })
 }
 
-fn key(pem: &str) -> Result<Key, Mistake> {
-    Key::parse(pem).ok_or_else(|| Mistake::new("auth.private_key", "is not a private RSA key in PEM format"))
+fn key(pem: &str) -> Result<SigningKey, Mistake> {
+    let key = SigningKey::parse(pem).filter(|key| key.algorithm() == Algorithm::Rs256);
+    let problem = "is not a private RSA key of at least 2048 bits in PEM format";
+    key.ok_or_else(|| Mistake::new("auth.private_key", problem))
 }
 
 fn with_form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
