@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -234,12 +235,13 @@ where
 async fn revoke_grant<S: Store + 'static>(
     State(api): State<Arc<Api<S>>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Response
 where
     S::Rows: 'static,
 {
-    match GrantName::parse(&id) {
+    // A name that is not UTF-8 is none.
+    match id.ok().and_then(|Path(id)| GrantName::parse(&id)) {
         Some(name) => revoke(&api, &caller, Some(&name)).await,
         None => no_grant(),
     }

@@ -144,3 +144,37 @@ impl JwtSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistake(text: &str) -> (&'static str, String) {
+        let settings: UserApiSettings = toml::from_str(text).expect("settings");
+        settings.check().expect_err(text)
+    }
+
+    #[test]
+    fn settings_error_has_the_key() {
+        let jwt = "[jwt]\nissuer = 'https://id.example'\naudience = 'x'\n";
+        let file = format!("{jwt}jwks_file = 'k.json'\n");
+        let good: UserApiSettings = toml::from_str(&file).expect("settings");
+        assert!(good.check().is_ok());
+        assert_eq!(mistake(&format!("listen = '0.0.0.0:1'\n{file}")).0, "user_api.listen");
+        assert_eq!(mistake("").0, "user_api");
+        assert_eq!(mistake(&format!("per_minute = 5\n{file}")).0, "user_api.per_minute");
+        assert_eq!(mistake(&file.replace("'x'", "''")).0, "user_api.jwt.audience");
+        assert_eq!(mistake(&format!("{file}algorithms = []")).0, "user_api.jwt.algorithms");
+        assert_eq!(mistake(&format!("{file}tenant = 'a'\ntenant_claim = 'b'")).0, "user_api.jwt");
+        for keys in ["", "jwks_file = 'k'\njwks_url = 'https://id.example/k'"] {
+            assert_eq!(mistake(&format!("{jwt}{keys}")).0, "user_api.jwt", "{keys}");
+        }
+        for url in ["http://id.example/k", "https://10.0.0.1/k", "x"] {
+            assert_eq!(mistake(&format!("{jwt}jwks_url = '{url}'")).0, "user_api.jwt.jwks_url", "{url}");
+        }
+        let (key, problem) = mistake("[account_page]\ntoken = 'short-one'\nsecret = 'x'");
+        assert!(key == "user_api.account_page.token" && !problem.contains("short-one"), "{problem}");
+        let none = toml::from_str::<UserApiSettings>(&format!("{file}algorithms = ['none']"));
+        assert!(none.is_err() && toml::from_str::<UserApiSettings>(&format!("{file}algorithms = ['HS256']")).is_err());
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -19,8 +19,9 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::place::{Country, Place};
-use tokenwarden::port::Store as _;
+use tokenwarden::port::{Clock as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows};
+use tokenwarden::telemetry::SystemClock;
 
 use super::rows::{START, allowed, at, event, numbered, push, token};
 use super::support::process::{eventually, free_port};
@@ -32,8 +33,7 @@ const PAGE_SECRET: &str = "account-page-s3cret";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn now() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_secs()).unwrap()
+    SystemClock.now_millis() / 1_000
 }
 
 /// A P-256 key of the identity provider.
@@ -229,7 +229,9 @@ async fn see_and_revoke(web: &Web) {
     assert!(service.grants(&issuer.of("acme", "' OR 1 = 1 --")).await.is_empty());
 
     // Grants of others, of other tenants, shared ones, and names that are none.
-    for path in [name("g-2"), name("g-3"), name("g-4"), name("none"), "x".to_owned(), "%2e%2e".to_owned()] {
+    for path in
+        [name("g-2"), name("g-3"), name("g-4"), name("none"), "x".to_owned(), "%2e%2e".to_owned(), "%ff".to_owned()]
+    {
         let (status, body) = service.post(&format!("/v1/grants/{path}/revoke"), &ana).await;
         assert_eq!(status, 404, "{path}: {body}");
     }

@@ -20,7 +20,8 @@ const SECRET: &str = "s3cr&t value";
 async fn revoke(revoker: &HttpRevoker) -> String {
     let target = Target::Family("grant-1".to_owned());
     match revoker.revoke(asked(&target, IDS)).await {
-        Ok(done) => format!("{done:?}"),
+        Ok(Revoked::Done { status, .. }) => format!("done with {status}"),
+        Ok(Revoked::AlreadyGone { status, .. }) => format!("already gone with {status}"),
         Err(error) => {
             let text = format!("{error} {error:?}");
             assert!(!text.contains("s3cr") && !text.contains("issued"), "{text}");
@@ -29,7 +30,7 @@ async fn revoke(revoker: &HttpRevoker) -> String {
     }
 }
 
-const DONE: &str = "Done { status: 204 }";
+const DONE: &str = "done with 204";
 
 fn lines(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|seen| seen.line.as_str()).collect()
@@ -192,7 +193,7 @@ async fn aws_and_header_credentials_are_sent() {
          secret_access_key = '{SECRET}'\nsession_token = 'session'"
     ));
     provider.reply(200, "<UpdateAccessKeyResponse/>");
-    assert_eq!(revoke(&aws).await, "Done { status: 200 }");
+    assert_eq!(revoke(&aws).await, "done with 200");
     let seen = provider.take().remove(0);
     let start = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261126/us-east-1/iam/aws4_request, \
                  SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, Signature=";
