@@ -13,7 +13,6 @@ mod digest;
 mod fallback;
 mod journal;
 mod lane;
-pub(crate) mod line;
 mod outbox;
 mod record;
 mod revoke;

@@ -6,7 +6,7 @@
 //!
 //! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
-//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], and signed tokens [`jose`]
+//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], and signed tokens [`jose`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
 //! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`user_api`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
@@ -52,6 +52,7 @@ pub mod policy;
 pub mod rule;
 
 mod jose;
+mod line;
 mod outgoing;
 pub mod port;
 pub mod retry;

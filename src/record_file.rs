@@ -1,11 +1,12 @@
 //! A log in a file of the outbox folder, for a source that is a file: the denylist in `denylist.ndjson`, and the silences
-//! in `silences.ndjson`. Each line is a record in JSON. Several processes may append to it: the service, and commands.
+//! in `silences.ndjson`. Each line is a checksum and a record in JSON. Several processes may append to it: the service, and
+//! commands.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::marker::PhantomData;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::line::{self, lines, private, split, whole};
 use crate::port::{LogRecord, RecordLog, RecordObserver};
 
 /// Interval in which lines of other processes are noticed.
@@ -44,19 +46,13 @@ impl<R: LogRecord> RecordFile<R> {
         };
         // The keys in their order of text, so that the result depends on the records only.
         let mut last = BTreeMap::new();
-        for record in text.split(|byte| *byte == b'\n').filter_map(read::<R>) {
+        for record in split(&text).filter_map(read::<R>) {
             last.insert(serde_json::to_vec(record.key())?, record);
         }
-        let mut lines = Vec::new();
-        for record in last.into_values() {
-            if record.is_kept(now) {
-                serde_json::to_writer(&mut lines, &record)?;
-                lines.push(b'\n');
-            }
-        }
+        let kept: Vec<_> = last.into_values().filter(|record| record.is_kept(now)).collect();
         let draft = self.folder.join(format!("{}.new", R::NAME));
-        let mut file = private().write(true).truncate(true).open(&draft)?;
-        file.write_all(&lines)?;
+        let mut file = private().truncate(true).open(&draft)?;
+        file.write_all(&lines(&kept)?)?;
         file.sync_all()?;
         std::fs::rename(&draft, self.path())?;
         File::open(&self.folder)?.sync_all()
@@ -68,16 +64,15 @@ impl<R: LogRecord> RecordFile<R> {
 
     /// A lock against writers in other processes.
     fn lock(&self) -> io::Result<File> {
-        let lock = private().write(true).open(self.folder.join(format!("{}.lock", R::NAME)))?;
+        let lock = private().open(self.folder.join(format!("{}.lock", R::NAME)))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         Ok(lock)
     }
 
     fn write(&self, record: &R) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
+        let mut line = lines(std::slice::from_ref(record))?;
         let _lock = self.lock()?;
-        let mut file = private().read(true).append(true).open(self.path())?;
+        let mut file = private().append(true).open(self.path())?;
         // A crash may have left a line without its end.
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {
@@ -91,23 +86,13 @@ impl<R: LogRecord> RecordFile<R> {
     }
 }
 
-/// Options of files that only their owner may read, because they contain ids.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.create(true).mode(0o600);
-    options
-}
-
 /// The record in a line. `None`, with a message in the log, if it is damaged.
 fn read<R: LogRecord>(line: &[u8]) -> Option<R> {
-    if line.is_empty() {
-        return None;
-    }
-    let record = serde_json::from_slice(line);
-    if record.is_err() {
+    let record = line::read(line);
+    if record.is_none() {
         tracing::error!(file = R::NAME, bytes = line.len(), "a line cannot be read and has no effect");
     }
-    record.ok()
+    record
 }
 
 #[async_trait]
@@ -169,11 +154,11 @@ impl Reader {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for record in text[..whole].split(|byte| *byte == b'\n').filter_map(read::<R>) {
+        let whole = whole(&text);
+        for record in split(whole).filter_map(read::<R>) {
             observer.record(record);
         }
-        self.offset += whole as u64;
+        self.offset += whole.len() as u64;
         Ok(())
     }
 }
@@ -235,12 +220,30 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let log = FileLog::open(folder.path()).expect("a log");
         log.write(&token("a", 10)).expect("it is written");
-        let mut file = OpenOptions::new().append(true).open(log.path()).expect("a file");
+        let mut file = private().append(true).open(log.path()).expect("a file");
         file.write_all(b"{\"tenant_id\":\"ac").expect("it is written");
         let mut reader = Reader::default();
         assert_eq!(seen(&log, &mut reader), [token("a", 10)]);
         log.write(&token("b", 10)).expect("it is written");
         assert_eq!(seen(&log, &mut reader), [token("b", 10)]);
+    }
+
+    #[test]
+    fn damaged_line_has_no_effect() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = FileLog::open(folder.path()).expect("a log");
+        for id in ["a", "b"] {
+            log.write(&token(id, 10)).expect("it is written");
+        }
+        let text = std::fs::read_to_string(log.path()).expect("a file");
+        // The line is still JSON of another token.
+        std::fs::write(log.path(), text.replace("\"a\"", "\"c\"")).expect("it is written");
+        assert_eq!(seen(&log, &mut Reader::default()), [token("b", 10)]);
+        // A line of an earlier version has no checksum.
+        let old = serde_json::to_string(&token("old", 10)).expect("JSON");
+        std::fs::write(log.path(), format!("{old}\n")).expect("it is written");
+        log.write(&token("new", 10)).expect("it is written");
+        assert_eq!(seen(&log, &mut Reader::default()), [token("old", 10), token("new", 10)]);
     }
 
     #[test]

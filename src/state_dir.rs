@@ -5,9 +5,9 @@
 //! [`FOOTER_MAGIC`]. A snapshot is written to `NAME.state.newN`, synchronized to disk, and renamed. A crash at any moment
 //! therefore leaves the snapshot before it, or the new one.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use rustix::fs::{FlockOperation, flock};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::line::private;
 use crate::port::{
     Incoming, NamedSnapshots, Received, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StoredSnapshot,
     in_background,
@@ -69,13 +70,6 @@ impl StateDir {
 
 fn file_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{}{EXTENSION}", utf8_percent_encode(name, PLAIN)))
-}
-
-/// Options for a file that only its owner can read, because a state contains names.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
 }
 
 /// Names of the states in `folder`, each with its snapshot. Needs no lock.
@@ -137,7 +131,7 @@ impl Snapshots for StateDir {
         // A discarded snapshot removes its file, so each has its own.
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let begun = Draft { draft: path.with_extension(format!("state.new{number}")), path };
-        let file = private().open(&begun.draft)?;
+        let file = private().truncate(true).open(&begun.draft)?;
         let folder = self.folder.clone();
         in_background(move |incoming| write(file, incoming, &begun, &folder))
     }

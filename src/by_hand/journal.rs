@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::plan::{Effect, Plan, Request};
 use super::search::{Scope, Subject};
-use crate::deliver::line::{lines, private, read};
+use crate::line::{lines, private, read, split, whole};
 use crate::port::{ActionOutcome, ActionRow};
 use crate::verdict::Mode;
 
@@ -181,19 +181,19 @@ impl JobFile {
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
         // A crash may leave an incomplete last line, whose append did not return.
-        let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut job = Self::of(path, file, &content[..whole])?;
+        let whole = whole(&content);
+        let mut job = Self::of(path, file, whole)?;
         if job.job.id != id || !job.is_confirmed {
             return Err(JobError::NoJob);
         }
         // Not before it is known to be a journal: the operator may have named another file.
-        job.file.set_len(whole as u64)?;
+        job.file.set_len(whole.len() as u64)?;
         job.file.seek(SeekFrom::End(0))?;
         Ok(job)
     }
 
     fn of(path: PathBuf, file: File, content: &[u8]) -> Result<Self, JobError> {
-        let mut entries = content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(read::<Entry>);
+        let mut entries = split(content).map(read::<Entry>);
         let Some(Some(Entry::Job(job))) = entries.next() else { return Err(JobError::NoJob) };
         let mut this = Self {
             path,
@@ -321,7 +321,7 @@ pub(crate) fn open_jobs(folder: &Path, scope: &Scope) -> Result<Vec<OpenJob>, Jo
 pub(crate) fn unfinished(folder: &Path, origin: Origin) -> Result<Vec<String>, JobError> {
     let mut ids = Vec::new();
     for (_, _, content) in journals(folder, &|job| job.origin == origin)? {
-        let first = content.split(|byte| *byte == b'\n').next().and_then(read::<Entry>);
+        let first = split(&content).next().and_then(read::<Entry>);
         if let Some(Entry::Job(job)) = first {
             ids.push(job.id);
         }
@@ -347,10 +347,9 @@ fn journals(folder: &Path, matches: &dyn Fn(&Job) -> bool) -> Result<Vec<(PathBu
         let mut file = File::open(entry.path())?;
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let first = content.split(|byte| *byte == b'\n').next().and_then(read::<Entry>);
+        content.truncate(whole(&content).len());
+        let first = split(&content).next().and_then(read::<Entry>);
         if matches!(first, Some(Entry::Job(job)) if matches(&job)) {
-            content.truncate(whole);
             found.push((entry.path(), file, content));
         }
     }

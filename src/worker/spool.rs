@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::part::{Lent, Ownership, Part};
 use crate::checkpoint::Checkpoint;
+use crate::line::private;
 use crate::port::SavedRows;
 
 /// Extension of the files.
@@ -229,7 +230,7 @@ impl Spool {
         }
         let dir = &self.settings.dir;
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+        let lock = private().open(dir.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let reason = "another process uses it; set another store.spool_dir for each process";
             io::Error::new(io::ErrorKind::ResourceBusy, reason)
