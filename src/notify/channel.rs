@@ -8,6 +8,7 @@ use super::email::Email;
 use super::http::HttpChannel;
 use super::ocsf_file::OcsfFile;
 use super::settings::{ChannelKind, ChannelSettings};
+use super::signals::Signals;
 use super::syslog::Syslog;
 use super::webhook::Webhook;
 use crate::port::{Clock, Notifier};
@@ -47,6 +48,7 @@ pub fn open_channel(
         }
         ChannelKind::Webhook => one(Arc::new(Webhook::new(name, &settings.webhook()?, clock)?)),
         ChannelKind::Syslog => one(Arc::new(Syslog::new(name, settings)?)),
+        ChannelKind::SharedSignals => one(Arc::new(Signals::new(name, settings, clock)?)),
         ChannelKind::OcsfFile => one(Arc::new(OcsfFile::new(name, settings)?)),
         ChannelKind::Http | ChannelKind::Preset(_) => one(Arc::new(HttpChannel::new(name, settings, clock)?)),
     })

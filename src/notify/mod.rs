@@ -10,6 +10,7 @@ mod ocsf;
 mod ocsf_file;
 mod settings;
 mod shipped;
+mod signals;
 mod summary;
 mod syslog;
 mod user_text;

@@ -35,6 +35,8 @@ pub struct ChannelSettings {
     pub ca_file: Option<PathBuf>,
     // The keys of [alert.email] and [alert.webhook].
     pub secret: Option<SecretString>,
+    /// With `kind = "shared_signals"`: the key that signs, PEM.
+    pub private_key: Option<SecretString>,
     pub smtp_url: Option<String>,
     pub starttls: Option<StartTls>,
     pub from: Option<String>,
@@ -53,17 +55,20 @@ pub enum ChannelKind {
     Syslog,
     /// OCSF Detection Findings, one per line of a file.
     OcsfFile,
+    /// Security Event Tokens of the Shared Signals Framework.
+    SharedSignals,
     /// A preset of the operator.
     Http,
     /// A preset of the build.
     Preset(PresetName),
 }
 
-const CODED: [(&str, ChannelKind); 5] = [
+const CODED: [(&str, ChannelKind); 6] = [
     ("email", ChannelKind::Email),
     ("webhook", ChannelKind::Webhook),
     ("syslog", ChannelKind::Syslog),
     ("ocsf_file", ChannelKind::OcsfFile),
+    ("shared_signals", ChannelKind::SharedSignals),
     ("http", ChannelKind::Http),
 ];
 
@@ -84,6 +89,7 @@ impl ChannelKind {
             Self::Webhook => &["url", "secret", "allow_private", "ca_file"],
             Self::Syslog => &["url", "values", "allow_private", "ca_file"],
             Self::OcsfFile => &["path"],
+            Self::SharedSignals => &["url", "private_key", "values", "token", "allow_private", "ca_file"],
             Self::Http => &["preset_file", "url", "webhook_url", "token", "values", "allow_private", "ca_file"],
             Self::Preset(_) => &["url", "webhook_url", "token", "values", "allow_private", "ca_file"],
         }
@@ -116,6 +122,7 @@ impl ChannelSettings {
             ("allow_private", self.allow_private.is_some()),
             ("ca_file", self.ca_file.is_some()),
             ("secret", self.secret.is_some()),
+            ("private_key", self.private_key.is_some()),
             ("smtp_url", self.smtp_url.is_some()),
             ("starttls", self.starttls.is_some()),
             ("from", self.from.is_some()),

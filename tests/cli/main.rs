@@ -10,6 +10,8 @@ mod validate;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokenwarden::sanitize::is_unsafe;
 
 use support::process::{free_port, keep_secret};
@@ -264,4 +266,42 @@ fn notify_test_sends_one_marked_alert() {
     assert_eq!(notify(&[]).0, 2, "a channel or --all is needed");
     write(folder.path(), "t.toml", "");
     assert_eq!(notify(&["--all"]).0, 78);
+}
+
+#[test]
+fn notify_test_pushes_an_event_that_openssl_verifies() {
+    let folder = folder();
+    let web = Web::start();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output();
+        let output = output.expect("the program openssl");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    };
+    openssl(&["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "key.pem"]);
+    openssl(&["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]);
+    let key = std::fs::read_to_string(folder.path().join("key.pem")).expect("a key");
+    keep_secret(&folder.path().join("key.pem"), &key);
+    let text = format!(
+        "[alert.channel.caep]\nkind = 'shared_signals'\nurl = '{}/events'\nprivate_key_file = 'key.pem'\n\
+         values = {{ issuer = 'https://warden.example', audience = 'https://rp.example', key_id = 'k1' }}",
+        web.url
+    );
+    write(folder.path(), "t.toml", text);
+    web.answer(&[202]);
+    let output = tokenwarden(folder.path(), &["notify", "test", "caep", "--config", "t.toml"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let request = web.requests().remove(0);
+    assert_eq!(request.header("content-type"), Some("application/secevent+jwt"));
+    let (signed, signature) = request.body.rsplit_once('.').expect("a signature");
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    std::fs::write(folder.path().join("signed"), signed).expect("written");
+    std::fs::write(folder.path().join("signature"), decode(signature)).expect("written");
+    openssl(&["dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "signed"]);
+    let (header, claims) = signed.split_once('.').expect("claims");
+    let [header, claims] =
+        [header, claims].map(|part| -> serde_json::Value { serde_json::from_slice(&decode(part)).expect("JSON") });
+    assert_eq!(header, serde_json::json!({ "alg": "RS256", "kid": "k1", "typ": "secevent+jwt" }));
+    assert_eq!(claims["aud"], "https://rp.example");
+    let kind = "https://schemas.openid.net/secevent/ssf/event-type/verification";
+    assert!(claims["events"][kind]["state"].is_string(), "{claims}");
 }
