@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::caller::Caller;
+use super::caller::{BY, Caller};
 use crate::by_hand::{ACCEPTED, Scope, SearchError, Subject, Unit, search};
 use crate::millis::rfc3339;
 use crate::port::StoreError;
@@ -245,7 +245,7 @@ fn shown_action(action: &Value) -> Value {
     let by = action["requested_by"].as_str().unwrap_or_default();
     let by = match by {
         "tokenwarden" => "tokenwarden",
-        by if by.starts_with(super::BY) => "user",
+        by if by.starts_with(BY) => "user",
         // Names of operators are not shown.
         _ => "operator",
     };

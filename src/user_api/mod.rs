@@ -4,6 +4,7 @@
 //! `tokenwarden revoke`: with a journal, retries, the pause switch and rows in `actions`.
 
 mod caller;
+mod callers;
 mod data;
 mod keys;
 mod limits;
@@ -27,7 +28,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use self::caller::{Caller, Callers, Denied};
+use self::caller::{Caller, Denied};
+use self::callers::Callers;
 use self::data::{Data, GrantName};
 use self::limits::Limits;
 use self::revocation::{ANSWER_WAIT, NotStarted, Revocations, pending};
@@ -38,8 +40,6 @@ use crate::telemetry::Metrics;
 
 /// The description of the API, OpenAPI 3.1.
 const DESCRIPTION: &str = include_str!("../../docs/user-api.json");
-/// Beginning of `requested_by` in the table `actions`. The user id follows.
-const BY: &str = "user ";
 /// Requests have no body. A larger one is refused, a smaller one is ignored.
 const BODY_BYTES_MAX: usize = 1 << 10;
 /// Time limit of a request.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::caller::Caller;
+use super::caller::{BY, Caller};
 use super::data::GrantName;
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, Found, Grant, Job, JobError, JobFile, Origin, PER_MINUTE, Plan, Scope, Subject,
@@ -100,7 +100,7 @@ where
             id: Job::new_id(now, &scope),
             scope,
             reason: format!("{REASON} by {}", caller.via.as_str()),
-            by: format!("{}{}", super::BY, caller.user),
+            by: format!("{BY}{}", caller.user),
             started_at: now,
             effect: plan.effect.clone(),
             refused: plan.refused.len(),
