@@ -108,7 +108,7 @@ async fn notice_is_a_verification_event() {
     let (receiver, url) = Receiver::start().await;
     let (channel, keys) = channel(&url, "");
     receiver.reply(202, "");
-    let notice = Notice { title: "test".to_owned(), text: "secret words".to_owned(), at: 0 };
+    let notice = Notice { title: "test".to_owned(), text: "secret words".to_owned(), at: 0, about: None };
     channel.notify(Alert::Notice(&notice), "notice-1").await.expect("accepted");
     let signed = verified(&receiver.take()[0], &keys);
     assert_eq!(signed.claims["events"], json!({ VERIFICATION: { "state": "notice-1" } }));
@@ -118,7 +118,7 @@ async fn notice_is_a_verification_event() {
 async fn answers_of_the_receiver_are_classified() {
     let (receiver, url) = Receiver::start().await;
     let (channel, _) = channel(&url, "");
-    let notice = Notice { title: String::new(), text: String::new(), at: 0 };
+    let notice = Notice { title: String::new(), text: String::new(), at: 0, about: None };
     let invalid = r#"{"err":"invalid_audience","description":"\u001b[2J"}"#;
     for (status, body, expected) in [
         (202, "", "accepted"),
