@@ -7,7 +7,7 @@ use crate::memory::baseline::OwnCalls;
 use crate::memory::level::ClientLevel;
 
 /// Weight of a route's ratio in a visit, because calls of one visit are not independent.
-const DEPENDENCE: f64 = 0.6;
+const DEPENDENCE: f64 = 0.8;
 /// Maximum evidence of a call against the owner.
 const AGAINST_OWNER_MAX: f64 = 8.0;
 /// Bounds of the probability that the owner has a new task, and this probability if the client is new too.
@@ -256,8 +256,8 @@ mod tests {
         let usual = first(80.0, 100.0, 0.5, 0.02);
         let unusual = first(0.0, 1_000.0, 1e-4, 0.01);
         let alone = between((0.0, 0.0), &unusual, weight(1));
-        assert!((alone.0 - 0.6 * unusual.against_owner).abs() < 1e-9);
-        assert!((alone.1 - 0.6 * unusual.against_task).abs() < 1e-9);
+        assert!((alone.0 - DEPENDENCE * unusual.against_owner).abs() < 1e-9);
+        assert!((alone.1 - DEPENDENCE * unusual.against_task).abs() < 1e-9);
         let owner_first = (0..5).fold((0.0, 0.0), |sums, _| between(sums, &usual, weight(1)));
         assert_eq!(between(owner_first, &unusual, weight(1)), alone);
         let owner_after = (0..5).fold(alone, |sums, _| between(sums, &usual, weight(1)));
@@ -275,7 +275,7 @@ mod tests {
     fn repeats_have_decreasing_weight() {
         assert!(weight(2) == 0.0 && weight(4) > 0.0 && weight(8) == 0.0, "only powers of four count");
         let sum: f64 = (1..=64).map(weight).sum();
-        assert!((sum - 0.6 * (1.0 + 6.0 * 0.3 * 2.0_f64.ln())).abs() < 1e-9);
+        assert!((sum - DEPENDENCE * (1.0 + 6.0 * 0.3 * 2.0_f64.ln())).abs() < 1e-9);
     }
 
     #[test]
