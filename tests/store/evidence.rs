@@ -88,7 +88,7 @@ async fn shadow_report_counts_evidence_and_feedback() {
     assert_eq!((&rule["precision"], &rule["evidence_is_thin"]), (&json!(0.5), &json!(true)));
     assert!(rule["promote"].as_str().unwrap().ends_with("r/new_country.toml: mode = \"enforce\""), "{rule}");
     let text = printed(&run(folder, &["shadow", "report", "--since", "2023-01-01", "--output", "text"]));
-    assert!(text.contains("evidence is thin") && text.contains("0.500 (95 % interval 0.095 to 0.905)"), "{text}");
+    assert!(text.contains("evidence is thin") && text.contains("0.500 (95 % interval 0.013 to 0.987)"), "{text}");
 
     // A person has precedence over the provider, and the last verdict counts.
     let give = |incident: u64, verdict: &str, note: &str| {
