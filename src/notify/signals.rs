@@ -136,7 +136,7 @@ impl Signals {
             app_id: incident.app_id.clone(),
         };
         let transaction = Some(incident.id.to_string());
-        let mut events = vec![Event {
+        let risk = Event {
             id: key.to_owned(),
             subject: self.subject(incident, &own, Radius::Grant),
             kind: RISK_LEVEL_CHANGE,
@@ -148,7 +148,9 @@ impl Signals {
                 "initiating_entity": "policy",
             }),
             transaction: transaction.clone(),
-        }];
+        };
+        // A receiver ends sessions before it processes the level of risk.
+        let mut events = Vec::new();
         let asked = incident.revoke.clone().map(|target| Asked {
             target,
             revocation: progress.revocation.clone(),
@@ -180,6 +182,7 @@ impl Signals {
                 transaction: transaction.clone(),
             });
         }
+        events.push(risk);
         events
     }
 
@@ -238,7 +241,7 @@ impl Signals {
         let code = error_code(&body).map_or_else(String::new, |code| format!(" ({code})"));
         let reason = format!("the receiver answered {status}{code}");
         match status {
-            200..=399 | 400 | 413 | 415 | 422 => Err(DeliveryError::Permanent { reason, status }),
+            200..=399 | 400 | 410 | 413 | 415 | 422 => Err(DeliveryError::Permanent { reason, status }),
             _ => Err(DeliveryError::Retriable { reason, status, retry_after }),
         }
     }
@@ -298,15 +301,25 @@ impl Notifier for Signals {
         self.url[..url::Position::BeforePath].to_owned()
     }
 
+    /// Pushes every event, whatever the receiver answers to the others. The error is the first that can be retried, else
+    /// the first.
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError> {
+        let mut failed = None;
         for event in self.events(alert, key) {
             let is_sent = unpoisoned(&self.sent).ids.contains(&event.id);
-            if !is_sent {
-                self.push(&event).await?;
+            if is_sent {
+                continue;
+            }
+            let Err(error) = self.push(&event).await else {
                 self.accepted(event.id);
+                continue;
+            };
+            let can_retry = |error: &DeliveryError| matches!(error, DeliveryError::Retriable { .. });
+            if failed.as_ref().is_none_or(|first| !can_retry(first) && can_retry(&error)) {
+                failed = Some(error);
             }
         }
-        Ok(Accepted::with(ACCEPTED))
+        failed.map_or_else(|| Ok(Accepted::with(ACCEPTED)), Err)
     }
 
     /// Sends no request, because a receiver would process any token.

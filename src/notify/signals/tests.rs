@@ -52,7 +52,7 @@ async fn revocation_and_risk_are_pushed_as_signed_events() {
     }
     assert_eq!(channel.notify(alert, "INC-42-a").await.expect("accepted"), Accepted::with(202));
     let seen = receiver.take();
-    let [risk, session] = &seen[..] else { panic!("{seen:?}") };
+    let [session, risk] = &seen[..] else { panic!("{seen:?}") };
     let (risk, session) = (verified(risk, &keys), verified(session, &keys));
     let subject = json!({
         "format": "complex",
@@ -85,7 +85,7 @@ async fn revocation_and_risk_are_pushed_as_signed_events() {
     let progress = revoked(Some(Radius::User));
     let (channel, keys) = self::channel(&url, "");
     channel.notify(Alert::Incident { incident: &incident, progress: &progress }, "k").await.expect("accepted");
-    let subject = &verified(&receiver.take()[1], &keys).claims["sub_id"];
+    let subject = &verified(&receiver.take()[0], &keys).claims["sub_id"];
     assert!(subject["user"].is_object() && subject["session"].is_null(), "{subject}");
 }
 
@@ -127,6 +127,7 @@ async fn answers_of_the_receiver_are_classified() {
         (400, invalid, "given up: the receiver answered 400 (invalid_audience)"),
         (400, r#"{"err":"own\u001b[2J"}"#, "given up: the receiver answered 400"),
         (400, "<html>", "given up: the receiver answered 400"),
+        (410, "", "given up: the receiver answered 410"),
         (
             401,
             r#"{"err":"authentication_failed"}"#,
@@ -156,6 +157,29 @@ async fn accepted_event_is_not_pushed_again_by_a_retry() {
     receiver.reply(202, "");
     assert!(channel.notify(alert, "k").await.is_ok());
     assert_eq!(receiver.take().len(), 1, "the event that failed");
+}
+
+#[tokio::test]
+async fn rejected_event_does_not_suppress_the_others() {
+    let (receiver, url) = Receiver::start().await;
+    let (channel, keys) = channel(&url, "");
+    let (incident, progress) = (incident(), revoked(None));
+    let alert = Alert::Incident { incident: &incident, progress: &progress };
+    for statuses in [[202, 400], [400, 202]] {
+        let (channel, _) = self::channel(&url, "");
+        for status in statuses {
+            receiver.reply(status, "");
+        }
+        let error = channel.notify(alert, "k").await.expect_err("one event is rejected");
+        assert!(matches!(error, DeliveryError::Permanent { status: 400, .. }), "{error}");
+        assert_eq!(receiver.take().len(), 2, "both events are pushed");
+    }
+    receiver.reply(400, "");
+    receiver.reply(503, "");
+    let error = channel.notify(alert, "k").await.expect_err("both fail");
+    assert!(matches!(error, DeliveryError::Retriable { status: 503, .. }), "{error}");
+    let session = verified(&receiver.take()[0], &keys);
+    assert!(session.claims["events"].get(SESSION_REVOKED).is_some(), "the revocation is first");
 }
 
 #[test]
