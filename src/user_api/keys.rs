@@ -22,6 +22,7 @@ const READ_WAIT_MS: i64 = 30 * SECOND_MS;
 /// Maximum size of a set of keys, bytes.
 const BYTES_MAX: usize = 256 << 10;
 
+#[derive(Clone)]
 enum Place {
     File(PathBuf),
     Url(Client, String),
@@ -38,7 +39,7 @@ struct Known {
 pub(super) struct Keys {
     place: Place,
     clock: Arc<dyn Clock>,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Keys {
@@ -56,20 +57,26 @@ impl Keys {
             }
             (None, None) => return Err(("jwt", "needs one of jwks_file and jwks_url".to_owned())),
         };
-        Ok(Self { place, clock, known: Mutex::default() })
+        Ok(Self { place, clock, known: Arc::default() })
     }
 
-    /// The keys, read again if they are old or do not have `id`. Other requests do not wait for a read.
+    /// The keys, read again if they are old or do not have `id`. Other requests do not wait for a read. A task of its own
+    /// reads, so that a client that disconnects does not cancel it.
     pub(super) async fn with(&self, id: &str) -> Result<Arc<KeySet>, Denied> {
         let now = self.clock.now_millis();
         if self.is_to_read(id, now) {
-            match self.read().await {
-                Ok(set) => {
-                    let mut known = unpoisoned(&self.known);
-                    (known.set, known.read_at) = (Arc::new(set), Some(now));
+            let (place, known) = (self.place.clone(), Arc::clone(&self.known));
+            let reading = tokio::spawn(async move {
+                match place.read().await {
+                    Ok(set) => {
+                        let mut known = unpoisoned(&known);
+                        (known.set, known.read_at) = (Arc::new(set), Some(now));
+                    }
+                    Err(problem) => tracing::error!(problem, "the keys of user_api.jwt cannot be read"),
                 }
-                Err(problem) => tracing::error!(problem, "the keys of user_api.jwt cannot be read"),
-            }
+            });
+            // A panic of the task leaves the known keys as they are.
+            let _ = reading.await;
         }
         let known = unpoisoned(&self.known);
         if is_within(known.read_at, STALE_MS, now) {
@@ -87,9 +94,11 @@ impl Keys {
         known.tried_at = Some(now);
         true
     }
+}
 
+impl Place {
     async fn read(&self) -> Result<KeySet, String> {
-        match &self.place {
+        match self {
             Place::File(file) => {
                 let file = file.clone();
                 let read = tokio::task::spawn_blocking(move || read_file(&file)).await;
