@@ -1,4 +1,4 @@
-//! Limits of requests per minute, of one user and of all.
+//! Limits of requests per minute, of one user, of one tenant and of all.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use super::caller::Caller;
 use crate::lock::unpoisoned;
 use crate::millis::MINUTE_MS;
 
-/// Counts within the current minute. The number of users is at most the limit of all.
+/// Counts within the current minute. One tenant has at most half of the limit of all. The number of users is at most the limit of all.
 pub(super) struct Limits {
     of_user: u32,
     total: u32,
@@ -18,6 +18,7 @@ pub(super) struct Limits {
 struct Counts {
     minute: i64,
     total: u32,
+    of_tenant: HashMap<String, u32>,
     of_user: HashMap<(String, String), u32>,
 }
 
@@ -34,10 +35,12 @@ impl Limits {
             *counts = Counts { minute, ..Counts::default() };
         }
         let of_user = counts.of_user.get(&(caller.tenant.clone(), caller.user.clone())).copied().unwrap_or_default();
-        if counts.total >= self.total || of_user >= self.of_user {
+        let of_tenant = counts.of_tenant.get(&caller.tenant).copied().unwrap_or_default();
+        if counts.total >= self.total || of_tenant >= self.total / 2 || of_user >= self.of_user {
             return Err(((minute + 1) * MINUTE_MS - now).div_euclid(1_000) + 1);
         }
         counts.total += 1;
+        counts.of_tenant.insert(caller.tenant.clone(), of_tenant + 1);
         counts.of_user.insert((caller.tenant.clone(), caller.user.clone()), of_user + 1);
         Ok(())
     }
@@ -48,15 +51,29 @@ mod tests {
     use super::super::caller::Via;
     use super::*;
 
+    fn caller(tenant: &str, user: &str) -> Caller {
+        Caller::new(tenant.to_owned(), user.to_owned(), Via::Jwt).expect("a caller")
+    }
+
     #[test]
     fn limits_are_per_user_and_in_total() {
-        let caller = |tenant: &str| Caller::new(tenant.to_owned(), "ana".to_owned(), Via::Jwt).expect("a caller");
-        let limits = Limits::new(2, 3);
-        assert_eq!(limits.count(&caller("acme"), 1_000), Ok(()));
-        assert_eq!(limits.count(&caller("acme"), 2_000), Ok(()));
-        assert_eq!(limits.count(&caller("acme"), 3_000), Err(58));
-        assert_eq!(limits.count(&caller("other"), 3_000), Ok(()), "another tenant");
-        assert_eq!(limits.count(&caller("third"), 3_000), Err(58), "all");
-        assert_eq!(limits.count(&caller("acme"), MINUTE_MS), Ok(()));
+        let limits = Limits::new(2, 5);
+        assert_eq!(limits.count(&caller("acme", "ana"), 1_000), Ok(()));
+        assert_eq!(limits.count(&caller("acme", "ana"), 2_000), Ok(()));
+        assert_eq!(limits.count(&caller("acme", "ana"), 3_000), Err(58));
+        for tenant in ["b", "c", "d"] {
+            assert_eq!(limits.count(&caller(tenant, "ana"), 3_000), Ok(()), "another tenant");
+        }
+        assert_eq!(limits.count(&caller("e", "ana"), 3_000), Err(58), "all");
+        assert_eq!(limits.count(&caller("acme", "ana"), MINUTE_MS), Ok(()));
+    }
+
+    #[test]
+    fn tenant_has_half_of_the_limit_of_all() {
+        let limits = Limits::new(1, 4);
+        assert_eq!(limits.count(&caller("acme", "ana"), 0), Ok(()));
+        assert_eq!(limits.count(&caller("acme", "bob"), 0), Ok(()));
+        assert!(limits.count(&caller("acme", "carl"), 0).is_err());
+        assert_eq!(limits.count(&caller("other", "carl"), 0), Ok(()));
     }
 }
