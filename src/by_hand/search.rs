@@ -189,7 +189,7 @@ fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
     }
     let having = if having.is_empty() { String::new() } else { format!("HAVING {} ", having.join(" AND ")) };
     let sql = format!(
-        "SELECT tenant_id, any(family_id) AS family, argMax(token_id, timestamp) AS token, \
+        "SELECT tenant_id, anyIf(family_id, family_id != '') AS family, argMax(token_id, timestamp) AS token, \
          argMaxIf(user_id, timestamp, user_id != '') AS user, argMaxIf(app_id, timestamp, app_id != '') AS app, \
          toUnixTimestamp64Milli(maxIf(timestamp, kind IN ('use', 'refreshed'))) AS last_use, \
          toUnixTimestamp64Milli(min(ifNull(issued_at, timestamp))) AS issued, count() AS events, \
