@@ -31,8 +31,8 @@ const SUBJECT: &str = "tokenwarden-subject";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Subject {
-    #[serde(default)]
+struct SignedUser {
+    /// Required, so that a page that does not send it names no user of events without a tenant. Those have an empty one.
     tenant: String,
     user: String,
 }
@@ -41,13 +41,17 @@ struct Subject {
 pub(super) struct SignedHeaders {
     secret: SecretString,
     clock: Arc<dyn Clock>,
+    /// Start of the process, milliseconds since the epoch, without the part of a second. The ids of earlier signatures
+    /// are not known.
+    started_at: i64,
     /// Ids of the signatures that were used, and the time from which each is too old, milliseconds since the epoch.
     used: Mutex<HashMap<String, i64>>,
 }
 
 impl SignedHeaders {
     pub(super) fn new(secret: SecretString, clock: Arc<dyn Clock>) -> Self {
-        Self { secret, clock, used: Mutex::default() }
+        let now = clock.now_millis();
+        Self { secret, clock, started_at: now - now.rem_euclid(SECOND_MS), used: Mutex::default() }
     }
 
     /// The user that the headers of this request name.
@@ -74,9 +78,12 @@ impl SignedHeaders {
         if now.saturating_sub(at).saturating_abs() > TOLERANCE_MS {
             return Err(Denied::credential("webhook-timestamp is more than 5 minutes from now"));
         }
+        if at < self.started_at {
+            return Err(Denied::credential("webhook-timestamp is before the start of the service"));
+        }
         self.use_once(id, at + TOLERANCE_MS + SECOND_MS, now)?;
         let decoded = URL_SAFE_NO_PAD.decode(subject).ok();
-        let subject: Option<Subject> = decoded.and_then(|json| serde_json::from_slice(&json).ok());
+        let subject: Option<SignedUser> = decoded.and_then(|json| serde_json::from_slice(&json).ok());
         subject
             .and_then(|subject| Caller::new(subject.tenant, subject.user, Via::AccountPage))
             .ok_or_else(|| Denied::credential(format!("{SUBJECT} is not base64url of {{\"tenant\":…,\"user\":…}}")))
