@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::journal::JobFile;
 use super::plan::Request;
+use crate::lock::unpoisoned;
 use crate::millis::MINUTE_MS;
 use crate::port::{
     ActionOutcome, ActionRow, Clock, DeliveryError, Radius, Revoked, Revoker, Rows as _, Store, StoreError,
@@ -68,12 +70,44 @@ struct Attempt {
     of_run: u32,
 }
 
+/// The pace of requests to the provider. Jobs that run at once may share one.
+pub(crate) struct Pace {
+    between_ms: i64,
+    /// Time before which no request is allowed, milliseconds since the epoch, wall clock.
+    open_at: Mutex<i64>,
+}
+
+impl Pace {
+    pub(crate) fn new(per_minute: u32) -> Self {
+        Self { between_ms: MINUTE_MS / i64::from(per_minute.max(1)), open_at: Mutex::new(i64::MIN) }
+    }
+
+    fn open_at(&self) -> i64 {
+        *unpoisoned(&self.open_at)
+    }
+
+    /// Whether a request may be sent at `now`. If so, it delays the next one.
+    fn take(&self, now: i64) -> bool {
+        let mut open_at = unpoisoned(&self.open_at);
+        let is_open = *open_at <= now;
+        if is_open {
+            *open_at = now + self.between_ms;
+        }
+        is_open
+    }
+
+    fn delay_until(&self, at: i64) {
+        let mut open_at = unpoisoned(&self.open_at);
+        *open_at = at.max(*open_at);
+    }
+}
+
 /// Executes a job.
 pub(crate) struct Executor<'a, S> {
     pub(crate) revoker: &'a dyn Revoker,
     pub(crate) store: &'a S,
     pub(crate) clock: &'a dyn Clock,
-    pub(crate) per_minute: u32,
+    pub(crate) pace: &'a Pace,
     /// While this file exists, nothing is requested. `None`: the operator revokes despite the pause.
     pub(crate) pause_file: Option<PathBuf>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -84,9 +118,6 @@ impl<S: Store> Executor<'_, S> {
     pub(crate) async fn run(&self, job: &mut JobFile, progress: &mut (dyn FnMut(&JobFile) + Send)) -> Ending {
         let left = job.left().map(|request| request.number as usize);
         let mut queue: VecDeque<_> = left.map(|at| Waiting { at, attempts: 0, due_at: i64::MIN }).collect();
-        let pace_ms = MINUTE_MS / i64::from(self.per_minute.max(1));
-        // The provider allows no request before this time.
-        let mut open_at = i64::MIN;
         let (mut requests, mut failed, mut last) = (0, 0, String::new());
         let mut store_answers = true;
         while let Some(first) = queue.iter().map(|waiting| waiting.due_at).min() {
@@ -94,17 +125,14 @@ impl<S: Store> Executor<'_, S> {
                 return ending;
             }
             let now = self.clock.now_millis();
-            let ready_at = first.max(open_at);
+            let ready_at = first.max(self.pace.open_at());
             if ready_at > now {
                 self.clock.sleep(Duration::from_millis((ready_at - now).min(LOOK_MS) as u64)).await;
                 continue;
             }
-            let Some(mut waiting) =
-                queue.iter().position(|waiting| waiting.due_at <= now).and_then(|at| queue.remove(at))
-            else {
-                continue;
-            };
-            open_at = now + pace_ms;
+            // Another job may have taken this turn.
+            let turn = self.pace.take(now).then(|| queue.iter().position(|waiting| waiting.due_at <= now)).flatten();
+            let Some(mut waiting) = turn.and_then(|at| queue.remove(at)) else { continue };
             waiting.attempts += 1;
             let request = job.requests[waiting.at].clone();
             let (number, key) = (request.number, request.key(&job.job.id));
@@ -127,7 +155,7 @@ impl<S: Store> Executor<'_, S> {
                     let wait = RETRY.wait(waiting.attempts).max(retry_after.unwrap_or_default());
                     if let Some(wait) = retry_after {
                         tracing::warn!(status, seconds = wait.as_secs(), "the provider asks to wait");
-                        open_at = open_at.max(after + wait.as_millis() as i64);
+                        self.pace.delay_until(after + wait.as_millis() as i64);
                     }
                     // An exceeded rate limit is no failure of the provider.
                     failed += u32::from(status != TOO_MANY_REQUESTS);
@@ -156,6 +184,18 @@ impl<S: Store> Executor<'_, S> {
             }
         }
         Ending::Complete
+    }
+
+    /// Records every request that has not ended as failed, so that the history and the table `actions` have it.
+    pub(crate) fn give_up(&self, job: &mut JobFile, why: &str) -> io::Result<()> {
+        let left: Vec<_> = job.left().filter(|request| job.result(request.number).is_none()).cloned().collect();
+        for request in left {
+            let failed = Err(DeliveryError::Permanent { reason: why.to_owned(), status: 0 });
+            let attempt = Attempt { began: self.clock.now_millis(), of_run: ATTEMPTS_MAX };
+            let row = self.row(job, &request, attempt, &failed);
+            job.ended(request.number, row)?;
+        }
+        Ok(())
     }
 
     fn is_to_stop(&self) -> Option<Ending> {
@@ -299,7 +339,7 @@ mod tests {
             revoker: &provider,
             store: &NullStore,
             clock: &clock,
-            per_minute: 60,
+            pace: &Pace::new(60),
             pause_file,
             stop: stopped,
         };

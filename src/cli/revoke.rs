@@ -15,7 +15,7 @@ use super::terminal::{progress_bar, to_stderr, to_stdout};
 use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, Origin,
-    PER_MINUTE, Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json,
+    PER_MINUTE, Pace, Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json,
     results_text, search, store_rows, unknown,
 };
 use crate::config::Config;
@@ -306,7 +306,7 @@ impl Service<'_> {
             revoker: &*self.revoker,
             store: &store,
             clock: &*self.clock,
-            per_minute: self.arguments.per_minute,
+            pace: &Pace::new(self.arguments.per_minute),
             pause_file: self.pause_file(),
             stop: signals().map_err(|error| Failure::Unavailable(format!("cannot handle signals: {error}")))?,
         };

@@ -62,7 +62,7 @@ impl Callers {
         let rejected = |rejected: Rejected| Denied::credential(format!("the bearer token {rejected}"));
         let keys = keys.with(&jose::key_id(token).map_err(rejected)?).await?;
         let signed = keys.verify(token, &settings.algorithms).map_err(rejected)?;
-        // A token for another purpose, for example a Security Event Token, is none of a user (RFC 8725 section 3.11).
+        // A token for another purpose, for example a Security Event Token, is not a token of a user (RFC 8725 section 3.11).
         let kind = signed.kind.to_ascii_lowercase();
         if !["", "jwt", "at+jwt"].contains(&kind.strip_prefix("application/").unwrap_or(&kind)) {
             return Err(Denied::credential("the bearer token has another purpose (typ)"));
@@ -82,10 +82,17 @@ impl Callers {
         if starts.is_some_and(|start| start.saturating_sub(LEEWAY_MS) > now) {
             return Err(Denied::credential("the bearer token is not valid yet (nbf)"));
         }
+        let is_young = |issued: i64| {
+            let age = now.saturating_sub(issued);
+            (-LEEWAY_MS..=i64::from(settings.max_age_s) * SECOND_MS + LEEWAY_MS).contains(&age)
+        };
+        if !signed.time("iat").is_some_and(is_young) {
+            return Err(Denied::credential("the bearer token is too old, or has no time of issue (iat)"));
+        }
         let missing = || Denied::credential("the bearer token does not name a user and tenant");
         let tenant = match &settings.tenant_claim {
             Some(claim) => signed.text(claim).ok_or_else(missing)?.to_owned(),
-            None => settings.tenant.clone().unwrap_or_default(),
+            None => settings.tenant.clone().ok_or_else(missing)?,
         };
         let user = signed.text(&settings.user_claim).ok_or_else(missing)?.to_owned();
         Caller::new(tenant, user, Via::Jwt).ok_or_else(missing)

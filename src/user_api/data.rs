@@ -1,38 +1,105 @@
 //! What the API shows: the grants of a user, and the revocations of them, from the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::caller::{BY, Caller};
-use crate::by_hand::{ACCEPTED, Scope, SearchError, Subject, Unit, search};
-use crate::millis::rfc3339;
+use crate::by_hand::{ACCEPTED, Grant, Scope, SearchError, Subject, Unit, search};
+use crate::millis::{HOUR_MS, rfc3339};
 use crate::port::StoreError;
 use crate::store::{Reader, StoreSettings};
-use crate::verdict::Target;
+use crate::verdict::{Severity, Target};
 
-/// Maximum number of grants and of revocations in an answer.
+/// Maximum number of grants in an answer.
 const GRANTS_MAX: usize = 1_000;
+/// Maximum number of revocations in an answer.
 const ACTIONS_MAX: usize = 200;
 /// Scopes of a grant that an answer lists.
 const SCOPES_MAX: usize = 100;
 /// Time limit of the queries of one request.
 const QUERY_WAIT: Duration = Duration::from_secs(10);
+/// Maximum number of requests that read the store at once. The others wait, within the time limit.
+const READS_MAX: usize = 4;
+/// A grant without events since its revocation is not revoked again within this time.
+const REPEAT_MS: i64 = HOUR_MS;
+/// What identifies a grant, or a token without one, within a tenant.
+const KEY: &str = "family_id, if(family_id = '', token_id, '')";
 
 /// Reads the store, which is opened at the first request.
 pub(super) struct Data {
     settings: StoreSettings,
     reader: Mutex<Option<Arc<Reader>>>,
+    places: Semaphore,
 }
 
-/// The grants of the caller. All accepted events of a grant count, so that it is known whether it has other users.
+/// What a user may revoke.
+#[derive(Debug, Default)]
+pub(super) struct Revocable {
+    /// Grants of the caller alone.
+    pub(super) grants: Vec<Grant>,
+    /// Grants that also belong to other users, or whose user is not known.
+    pub(super) shared: Vec<Grant>,
+    /// Number of grants that were revoked within [`REPEAT_MS`] and have no events since.
+    pub(super) already: usize,
+}
+
+/// Whether a grant belongs to the caller alone: all its accepted events name the caller, or all that report its issue.
+/// Any event can name any user, so one event proves nothing. A token whose other events name a grant belongs to that
+/// grant. The values are those of [`own_values`].
+fn own_sql() -> String {
+    format!(
+        "(countIf(user_id != ?) = 0 OR (countIf(kind = 'issued') > 0 AND countIf(kind = 'issued' AND user_id != ?) = 0)) \
+         AND (any(family_id) != '' OR any(token_id) GLOBAL NOT IN \
+             (SELECT token_id FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND family_id != '' AND token_id GLOBAL IN \
+                 (SELECT token_id FROM token_events WHERE tenant_id = ? AND user_id = ? AND family_id = '')))"
+    )
+}
+
+fn own_values(caller: &Caller) -> [&str; 5] {
+    let Caller { tenant, user, .. } = caller;
+    [user, user, tenant, tenant, user]
+}
+
+/// Accepted events of the grants that an accepted event of the caller names. Its values are those of [`of_caller_values`].
+fn of_caller_sql() -> String {
+    format!(
+        "FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND ({KEY}) GLOBAL IN \
+             (SELECT {KEY} FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND user_id = ?) GROUP BY {KEY}"
+    )
+}
+
+fn of_caller_values(caller: &Caller) -> [&str; 3] {
+    [&caller.tenant, &caller.tenant, &caller.user]
+}
+
+/// Which grants belong to the caller alone, and the time of their last event.
+fn owners_sql() -> String {
+    let (own, of_caller) = (own_sql(), of_caller_sql());
+    format!(
+        "SELECT any(family_id) AS family, any(token_id) AS token, toUnixTimestamp64Milli(max(timestamp)) AS last_event, \
+         {own} AS own {of_caller}"
+    )
+}
+
+/// Tokens of the caller's grants that events of several grants name.
+fn ambiguous_sql() -> String {
+    format!(
+        "SELECT token_id AS token FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND token_id GLOBAL IN \
+             (SELECT token_id FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND ({KEY}) GLOBAL IN \
+                 (SELECT {KEY} FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND user_id = ?)) \
+         GROUP BY token_id HAVING uniqExactIf(family_id, family_id != '') > 1"
+    )
+}
+
+/// The grants of the caller.
 fn grants_sql() -> String {
-    let key = "family_id, if(family_id = '', token_id, '')";
+    let (own, of_caller) = (own_sql(), of_caller_sql());
     format!(
         "SELECT any(family_id) AS family, argMax(token_id, timestamp) AS token, \
          argMaxIf(app_id, timestamp, app_id != '') AS app, \
@@ -44,10 +111,7 @@ fn grants_sql() -> String {
          toUnixTimestamp64Milli(maxIf(timestamp, kind = 'revoked')) AS revoked, \
          max(verdict != 'allow' AND timestamp > now64(3) - INTERVAL 30 DAY) AS suspect, \
          groupUniqArrayIf(20)(incident_id, incident_id != '') AS incidents, \
-         uniqExactIf(user_id, user_id != '') AS users \
-         FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND ({key}) GLOBAL IN \
-             (SELECT {key} FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND user_id = ?) \
-         GROUP BY {key} ORDER BY last_use DESC, family, token LIMIT {}",
+         {own} AS own {of_caller} ORDER BY last_use DESC, family, token LIMIT {}",
         GRANTS_MAX + 1
     )
 }
@@ -77,7 +141,7 @@ pub(super) struct GrantName(pub(super) Target);
 
 impl GrantName {
     /// A grant, or a token without one.
-    fn of(family: &str, token: &str) -> Self {
+    pub(super) fn of(family: &str, token: &str) -> Self {
         let is_token = family.is_empty();
         Self(if is_token { Target::Token(token.to_owned()) } else { Target::Family(family.to_owned()) })
     }
@@ -104,7 +168,7 @@ impl GrantName {
 
 impl Data {
     pub(super) fn new(settings: StoreSettings) -> Self {
-        Self { settings, reader: Mutex::default() }
+        Self { settings, reader: Mutex::default(), places: Semaphore::new(READS_MAX) }
     }
 
     /// The body of `GET /v1/grants`.
@@ -112,7 +176,8 @@ impl Data {
         let Caller { tenant, user, .. } = caller;
         let subject = [tenant.as_str(), tenant, user];
         let read = async |reader: &Reader| {
-            let grants = reader.rows(&grants_sql(), &subject).await?;
+            let values = [&own_values(caller)[..], &of_caller_values(caller)].concat();
+            let grants = reader.rows(&grants_sql(), &values).await?;
             let incidents = reader.rows(INCIDENTS, &subject).await?;
             let actions = reader.rows(&actions_sql(), &subject[1..]).await?;
             Ok((grants, incidents, actions))
@@ -134,14 +199,14 @@ impl Data {
         Ok(json!({ "actions": actions }))
     }
 
-    /// The grants of the caller, or the one with this name. Grants that other users have, too, are left out: their
-    /// revocation is for the operator.
+    /// The grants of the caller, or the one with this name, at `now` in milliseconds since the epoch.
     pub(super) async fn revocable(
         &self,
         caller: &Caller,
         one: Option<&GrantName>,
         unit: Unit,
-    ) -> Result<Vec<crate::by_hand::Grant>, StoreError> {
+        now: i64,
+    ) -> Result<Revocable, StoreError> {
         let scope = Scope {
             subject: Subject::User,
             id: caller.user.clone(),
@@ -149,23 +214,53 @@ impl Data {
             since: None,
             issued_before: None,
         };
-        let found = self
-            .read(async |reader: &Reader| match search(reader, &scope, unit).await {
-                Ok(grants) => Ok(grants),
-                Err(SearchError::Store(error)) => Err(error),
-                Err(error) => Err(StoreError::Permanent(error.to_string())),
-            })
-            .await?;
-        let is_named = |grant: &crate::by_hand::Grant| {
-            one.is_none_or(|name| *name == GrantName::of(&grant.family_id, &grant.token_id))
+        let read = async |reader: &Reader| {
+            let found = match search(reader, &scope, unit).await {
+                Ok(grants) => grants,
+                Err(SearchError::Store(error)) => return Err(error),
+                Err(error) => return Err(StoreError::Permanent(error.to_string())),
+            };
+            let of_caller = of_caller_values(caller);
+            let owners = reader.rows(&owners_sql(), &[&own_values(caller)[..], &of_caller].concat()).await?;
+            let ambiguous = reader.rows(&ambiguous_sql(), &[&of_caller[..1], &of_caller].concat()).await?;
+            let actions = reader.rows(&actions_sql(), &of_caller[1..]).await?;
+            Ok((found, owners, ambiguous, actions))
         };
-        Ok(found.into_iter().filter(|grant| grant.users <= 1 && is_named(grant)).collect())
+        let (found, owners, ambiguous, actions) = self.read(read).await?;
+        let last_events: HashMap<_, _> = owners
+            .iter()
+            .filter(|row| is_true(&row["own"]))
+            .map(|row| (GrantName::of(&text(row, "family"), &text(row, "token")).text(), time(&row["last_event"])))
+            .collect();
+        let ambiguous: HashSet<_> = ambiguous.iter().map(|row| text(row, "token")).collect();
+        let mut revocable = Revocable::default();
+        for grant in found {
+            let name = GrantName::of(&grant.family_id, &grant.token_id);
+            if one.is_some_and(|one| *one != name) {
+                continue;
+            }
+            match last_events.get(&name.text()) {
+                Some(last) if !ambiguous.contains(&grant.token_id) => {
+                    let ids = [&*grant.token_id, name.0.id()];
+                    let since = (*last).max(Some(now - REPEAT_MS));
+                    if is_revoked_since(&actions, &ids[usize::from(unit == Unit::Grant)..], since) {
+                        revocable.already += 1;
+                    } else {
+                        revocable.grants.push(grant);
+                    }
+                }
+                _ => revocable.shared.push(grant),
+            }
+        }
+        Ok(revocable)
     }
 
     /// Runs `work` with a reader. A reader that failed is opened again by the next request.
     async fn read<T>(&self, work: impl AsyncFnOnce(&Reader) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let late = |_| Err(StoreError::Retriable("no answer in time".to_owned()));
         let done = async {
+            let closed = |_| StoreError::Permanent("no more queries are accepted".to_owned());
+            let _place = self.places.acquire().await.map_err(closed)?;
             let reader = self.open().await?;
             let done = work(&reader).await;
             if done.is_err() {
@@ -203,19 +298,31 @@ fn text(row: &Value, name: &str) -> String {
     row[name].as_str().unwrap_or_default().to_owned()
 }
 
+/// Whether the provider confirmed a revocation of one of `ids`, or of the whole user, after `since`.
+fn is_revoked_since(actions: &[Value], ids: &[&str], since: Option<i64>) -> bool {
+    actions.iter().any(|action| {
+        let is_target = action["radius"] == "user" || action["target"].as_str().is_some_and(|id| ids.contains(&id));
+        is_target && time(&action["revoked"]).is_some_and(|revoked| Some(revoked) > since)
+    })
+}
+
+/// A truth value of the store, which sends numbers or booleans.
+fn is_true(value: &Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_u64() == Some(1))
+}
+
 fn shown_grant(grant: &Value, incidents: &HashMap<&str, &Value>, actions: &[Value]) -> Value {
     let (family, token) = (text(grant, "family"), text(grant, "token"));
     let name = GrantName::of(&family, &token);
+    if !is_true(&grant["own"]) {
+        return json!({ "id": name.text(), "shared": true, "revocable": false });
+    }
     let open = grant["incidents"].as_array().into_iter().flatten().filter_map(|id| incidents.get(id.as_str()?));
-    // Ordered as `Severity`.
-    let rank = |incident: &&&Value| {
-        let severities = ["info", "low", "medium", "high", "critical"];
-        severities.iter().position(|severity| incident["severity"] == *severity)
-    };
+    let rank = |incident: &&&Value| incident["severity"].as_str().and_then(Severity::parse);
     let open = open.max_by_key(rank);
     let risk = match open {
         Some(incident) => text(incident, "severity"),
-        None if grant["suspect"].as_u64() == Some(1) || grant["suspect"] == true => "watch".to_owned(),
+        None if is_true(&grant["suspect"]) => "watch".to_owned(),
         None => "none".to_owned(),
     };
     let first_seen = time(&grant["first_seen"]);
@@ -237,7 +344,8 @@ fn shown_grant(grant: &Value, incidents: &HashMap<&str, &Value>, actions: &[Valu
             "opened_at": time(&incident["opened_at"]).map(rfc3339),
         })),
         "revoked_at": by_us.max(time(&grant["revoked"])).map(rfc3339),
-        "revocable": grant["users"].as_u64().is_some_and(|users| users <= 1),
+        "shared": false,
+        "revocable": true,
     })
 }
 

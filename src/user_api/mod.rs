@@ -10,16 +10,16 @@ mod keys;
 mod limits;
 mod page;
 mod revocation;
+mod serve;
 mod settings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
@@ -32,21 +32,20 @@ use self::caller::{Caller, Denied};
 use self::callers::Callers;
 use self::data::{Data, GrantName};
 use self::limits::Limits;
-use self::revocation::{ANSWER_WAIT, NotStarted, Revocations, pending};
+use self::revocation::{ANSWER_WAIT, JobResult, JobState, NotStarted, Revocations};
 pub(crate) use self::settings::UserApiSettings;
+use crate::by_hand::{PER_MINUTE, Pace};
 use crate::port::{Clock, Radius, Revoker, Store, StoreError};
 use crate::store::StoreSettings;
 use crate::telemetry::Metrics;
 
 /// The description of the API, OpenAPI 3.1.
 const DESCRIPTION: &str = include_str!("../../docs/user-api.json");
-/// Requests have no body. A larger one is refused, a smaller one is ignored.
-const BODY_BYTES_MAX: usize = 1 << 10;
 /// Time limit of a request.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
-/// Maximum number of requests that are handled at once.
+/// Maximum number of requests with an accepted credential that are handled at once.
 const CONCURRENT_MAX: usize = 64;
-/// Wait that an answer 503 asks for, seconds.
+/// `Retry-After` of an answer 503, seconds.
 const RETRY_AFTER_S: i64 = 30;
 
 /// What the API uses of the service.
@@ -93,8 +92,8 @@ impl UserApi {
     {
         let Parts { store, store_settings, revoker, clock, metrics, folder } = parts;
         let callers = Callers::new(settings, &clock)?;
-        let running = Arc::default();
-        let revocations = Revocations { revoker, store, clock: Arc::clone(&clock), folder, running };
+        let (running, pace) = (Arc::default(), Arc::new(Pace::new(PER_MINUTE)));
+        let revocations = Revocations { revoker, store, clock: Arc::clone(&clock), folder, running, pace };
         revocations.resume();
         let api = Api {
             callers,
@@ -111,9 +110,7 @@ impl UserApi {
     pub(crate) async fn serve(self, address: std::net::SocketAddr) -> std::io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, self.0).await {
-                tracing::error!(%error, "the API for users has stopped");
-            }
+            serve::serve(listener, self.0, serve::HEADERS_WAIT).await;
         });
         Ok(())
     }
@@ -144,24 +141,19 @@ where
         .with_state(api)
 }
 
-/// Limits of size, time and number, and the headers of all answers.
+/// Refuses bodies, limits the time, and adds the headers of all answers.
 async fn guard<S: Store + 'static>(State(api): State<Arc<Api<S>>>, request: Request, next: Next) -> Response
 where
     S::Rows: 'static,
 {
-    let mut response = match api.room.try_acquire() {
-        Err(_) => unavailable("too many requests are handled at once", RETRY_AFTER_S),
-        Ok(_place) => {
-            let (head, body) = request.into_parts();
-            let handled = async {
-                match to_bytes(body, BODY_BYTES_MAX).await {
-                    Ok(_) => next.run(Request::from_parts(head, Body::empty())).await,
-                    Err(_) => problem(StatusCode::PAYLOAD_TOO_LARGE, "a request must have no body"),
-                }
-            };
-            let late = |_| unavailable("the request took too long", RETRY_AFTER_S);
-            tokio::time::timeout(REQUEST_WAIT, handled).await.unwrap_or_else(late)
-        }
+    // A body is never read, so that a client that sends it slowly takes no place.
+    let mut response = if has_body(request.headers()) {
+        let mut response = problem(StatusCode::PAYLOAD_TOO_LARGE, "a request must have no body");
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    } else {
+        let late = |_| unavailable("the request took too long", RETRY_AFTER_S);
+        tokio::time::timeout(REQUEST_WAIT, next.run(request)).await.unwrap_or_else(late)
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -169,6 +161,12 @@ where
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     api.metrics.user_api_answered(response.status().as_u16());
     response
+}
+
+/// Whether the headers announce a body (RFC 9112 section 6.3).
+fn has_body(headers: &HeaderMap) -> bool {
+    let is_empty = |length: &HeaderValue| length.as_bytes() == b"0";
+    headers.contains_key(header::TRANSFER_ENCODING) || !headers.get_all(header::CONTENT_LENGTH).iter().all(is_empty)
 }
 
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -194,6 +192,9 @@ where
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         return response;
     }
+    let Ok(_place) = api.room.try_acquire() else {
+        return unavailable("too many requests are handled at once", RETRY_AFTER_S);
+    };
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
@@ -240,7 +241,7 @@ async fn revoke_grant<S: Store + 'static>(
 where
     S::Rows: 'static,
 {
-    // A name that is not UTF-8 is none.
+    // A name that is not UTF-8 matches no grant.
     match id.ok().and_then(|Path(id)| GrantName::parse(&id)) {
         Some(name) => revoke(&api, &caller, Some(&name)).await,
         None => no_grant(),
@@ -260,41 +261,59 @@ where
     if revocations.is_paused() {
         return paused();
     }
-    let grants = match api.data.revocable(caller, one, revocations.unit()).await {
-        Ok(grants) if grants.is_empty() => return no_grant(),
-        Ok(grants) => grants,
-        Err(error) => return store_away(&error),
+    let found = match api.data.revocable(caller, one, revocations.unit(), api.clock.now_millis()).await {
+        Ok(found) => found,
+        Err(error) => return store_unavailable(&error),
     };
-    let job = match revocations.start(caller, one, grants).await {
-        Ok(job) => job,
+    if found.grants.is_empty() {
+        return match (found.shared.len(), found.already) {
+            (0, 0) => no_grant(),
+            (0, _) => answer(StatusCode::OK, &json!(JobResult::nothing_left())),
+            (shared, _) => {
+                tracing::warn!(shared, "a user requested the revocation of grants that events of others name");
+                problem(StatusCode::CONFLICT, "the grant also belongs to others; the operator can revoke it")
+            }
+        };
+    }
+    let (job, place) = match revocations.start(caller, one, found).await {
+        Ok(started) => started,
+        Err(NotStarted::Running(other)) => {
+            let mut response = answer(StatusCode::CONFLICT, &json!(other));
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+            return response;
+        }
         Err(NotStarted::Paused) => return paused(),
         Err(NotStarted::TooMany) => return unavailable("too many revocations run", RETRY_AFTER_S),
         Err(NotStarted::Impossible(reason)) => {
             tracing::warn!(reason, "a user requested a revocation that the provider does not support");
-            return problem(StatusCode::CONFLICT, "the provider cannot revoke this grant; ask the operator");
+            return problem(StatusCode::CONFLICT, "the provider cannot revoke this grant; contact the operator");
         }
         Err(NotStarted::Journal(error)) => {
             tracing::error!(%error, "the journal of a revocation cannot be written");
             return unavailable("the revocation cannot be recorded, so it was not requested", RETRY_AFTER_S);
         }
     };
-    let pending = pending(&job.job.id, job.requests.len());
-    match tokio::time::timeout(ANSWER_WAIT, revocations.execute(job)).await {
-        Ok(Ok(result)) if result["state"] == "revoked" => answer(StatusCode::OK, &result),
-        Ok(Ok(result)) => answer(StatusCode::BAD_GATEWAY, &result),
-        Ok(Err(_)) | Err(_) => answer(StatusCode::ACCEPTED, &pending),
-    }
+    let pending = JobResult::pending(&job);
+    let waited = tokio::time::timeout(ANSWER_WAIT, revocations.execute(job, Some(place))).await;
+    let result = waited.ok().and_then(Result::ok).unwrap_or(pending);
+    let status = match result.state {
+        JobState::Revoked => StatusCode::OK,
+        JobState::Partial => StatusCode::MULTI_STATUS,
+        JobState::Failed => StatusCode::BAD_GATEWAY,
+        JobState::Pending => StatusCode::ACCEPTED,
+    };
+    answer(status, &json!(result))
 }
 
 fn read(found: Result<Value, StoreError>) -> Response {
     match found {
         Ok(body) => answer(StatusCode::OK, &body),
-        Err(error) => store_away(&error),
+        Err(error) => store_unavailable(&error),
     }
 }
 
 /// The error may contain names of tables, so only the log has it.
-fn store_away(error: &StoreError) -> Response {
+fn store_unavailable(error: &StoreError) -> Response {
     tracing::error!(%error, "the API for users cannot read the store");
     unavailable("the events cannot be read now", RETRY_AFTER_S)
 }

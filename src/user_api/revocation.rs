@@ -1,21 +1,24 @@
 //! Revocations that users request: jobs as those of `tokenwarden revoke`, with a journal in the folder of the outbox.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
 
 use super::caller::{BY, Caller};
-use super::data::GrantName;
+use super::data::{GrantName, Revocable};
 use crate::by_hand::{
-    Beside, Effect, Ending, Executor, Found, Grant, Job, JobError, JobFile, Origin, PER_MINUTE, Plan, Scope, Subject,
-    Unit, plan, store_rows, unfinished,
+    Beside, Effect, Ending, Executor, Found, Job, JobError, JobFile, Origin, Pace, Plan, Refused, Request, Scope,
+    Subject, Unit, plan, store_rows, unfinished,
 };
 use crate::deliver::PAUSE_FILE;
+use crate::lock::unpoisoned;
+use crate::millis::DAY_MS;
 use crate::port::{Clock, Revoker, Store};
+use crate::retry::RetryPolicy;
 use crate::verdict::Target;
 
 /// Maximum number of jobs that run at once.
@@ -24,6 +27,12 @@ const JOBS_MAX: usize = 64;
 const AGAIN: Duration = Duration::from_secs(30);
 /// Time for which a request waits for its job.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(8);
+/// Waits of a job that the provider's failures stopped.
+const RETRY: RetryPolicy = RetryPolicy::new(AGAIN, Duration::from_secs(3_600));
+/// Time after the start of a job from which it is no longer tried again.
+const GIVE_UP_MS: i64 = DAY_MS;
+const SHARED: &str =
+    "the grant also belongs to other users, or its user is not known, so only an operator can revoke it";
 const REASON: &str = "requested by the user";
 
 /// Why no job was started.
@@ -31,6 +40,8 @@ const REASON: &str = "requested by the user";
 pub(super) enum NotStarted {
     Paused,
     TooMany,
+    /// A job of the same user runs.
+    Running(JobResult),
     /// No request to the provider can revoke the grants. The reason is that of the first.
     Impossible(String),
     Journal(JobError),
@@ -43,7 +54,80 @@ pub(super) struct Revocations<S> {
     pub(super) clock: Arc<dyn Clock>,
     /// Folder of the journals and of the file that pauses revocations.
     pub(super) folder: PathBuf,
-    pub(super) running: Arc<AtomicUsize>,
+    /// The caller's tenant and user, and the job, of each job that runs.
+    pub(super) running: Arc<Mutex<Running>>,
+    pub(super) pace: Arc<Pace>,
+}
+
+pub(super) type Running = HashMap<(String, String), JobResult>;
+
+/// State of a job for its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobState {
+    /// All that was requested is revoked.
+    Revoked,
+    /// The requests succeeded. Some grants were not requested.
+    Partial,
+    Failed,
+    Pending,
+}
+
+/// The answer about a job.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct JobResult {
+    /// Empty if nothing was left to request.
+    pub(super) job: String,
+    pub(super) state: JobState,
+    pub(super) requests: usize,
+    pub(super) revoked: usize,
+    pub(super) failed: usize,
+    /// Grants that were not requested: no request can revoke them, or they are shared.
+    pub(super) not_possible: usize,
+}
+
+impl JobResult {
+    fn of(job: &JobFile, state: JobState) -> Self {
+        Self {
+            job: job.job.id.clone(),
+            state,
+            requests: job.requests.len(),
+            revoked: job.revoked(),
+            failed: job.left().filter(|request| job.result(request.number).is_some()).count(),
+            not_possible: job.job.refused,
+        }
+    }
+
+    /// The result of a job whose requests have ended.
+    fn ended(job: &JobFile) -> Self {
+        let state = match (job.left().count(), job.job.refused) {
+            (0, 0) => JobState::Revoked,
+            (0, _) => JobState::Partial,
+            _ => JobState::Failed,
+        };
+        Self::of(job, state)
+    }
+
+    pub(super) fn pending(job: &JobFile) -> Self {
+        Self::of(job, JobState::Pending)
+    }
+
+    /// Every grant was revoked before.
+    pub(super) const fn nothing_left() -> Self {
+        Self { job: String::new(), state: JobState::Revoked, requests: 0, revoked: 0, failed: 0, not_possible: 0 }
+    }
+}
+
+/// The place of a running job. Dropped, it is free.
+pub(super) struct Place {
+    running: Arc<Mutex<Running>>,
+    of: (String, String),
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        unpoisoned(&self.running).remove(&self.of);
+    }
 }
 
 impl<S> Clone for Revocations<S> {
@@ -54,6 +138,7 @@ impl<S> Clone for Revocations<S> {
             clock: Arc::clone(&self.clock),
             folder: self.folder.clone(),
             running: Arc::clone(&self.running),
+            pace: Arc::clone(&self.pace),
         }
     }
 }
@@ -70,24 +155,25 @@ where
         self.folder.join(PAUSE_FILE).exists()
     }
 
-    /// Writes a job for `grants` to disk.
+    /// Writes a job for the grants to disk. Shared ones are recorded, and not requested.
     pub(super) async fn start(
         &self,
         caller: &Caller,
         one: Option<&GrantName>,
-        grants: Vec<Grant>,
-    ) -> Result<JobFile, NotStarted> {
+        found: Revocable,
+    ) -> Result<(JobFile, Place), NotStarted> {
         if self.is_paused() {
             return Err(NotStarted::Paused);
         }
-        if self.running.load(Ordering::Relaxed) >= JOBS_MAX {
-            return Err(NotStarted::TooMany);
-        }
-        let plan = plan(Found { grants, unknown: None }, &*self.revoker, REASON);
+        let mut plan = plan(Found { grants: found.grants, unknown: None }, &*self.revoker, REASON);
         if plan.requests.is_empty() {
             let reason = plan.refused.into_iter().next().map(|refused| refused.reason);
             return Err(NotStarted::Impossible(reason.unwrap_or_else(|| "there is no grant".to_owned())));
         }
+        plan.refused.extend(found.shared.into_iter().map(|grant| {
+            let target = GrantName::of(&grant.family_id, &grant.token_id).0;
+            Refused { request: Request { number: 0, target, grant }, reason: SHARED.to_owned() }
+        }));
         let (subject, id) = match one.map(|name| &name.0) {
             None => (Subject::User, &caller.user),
             Some(Target::Family(id)) => (Subject::Grant, id),
@@ -106,7 +192,25 @@ where
             refused: plan.refused.len(),
             origin: Origin::UserApi,
         };
-        self.create(job, plan).await.map_err(NotStarted::Journal)
+        let place = self.place(caller, &job.id)?;
+        let job = self.create(job, plan).await.map_err(NotStarted::Journal)?;
+        unpoisoned(&self.running).insert(place.of.clone(), JobResult::pending(&job));
+        Ok((job, place))
+    }
+
+    /// Takes the place of a job of `caller`, of which there is one.
+    fn place(&self, caller: &Caller, job: &str) -> Result<Place, NotStarted> {
+        let mut running = unpoisoned(&self.running);
+        let of = (caller.tenant.clone(), caller.user.clone());
+        if let Some(other) = running.get(&of) {
+            return Err(NotStarted::Running(other.clone()));
+        }
+        if running.len() >= JOBS_MAX {
+            return Err(NotStarted::TooMany);
+        }
+        let starting = JobResult { job: job.to_owned(), state: JobState::Pending, ..JobResult::nothing_left() };
+        running.insert(of.clone(), starting);
+        Ok(Place { running: Arc::clone(&self.running), of })
     }
 
     async fn create(&self, job: Job, plan: Plan) -> Result<JobFile, JobError> {
@@ -117,24 +221,25 @@ where
     }
 
     /// Executes `job` in the background, until its requests have ended and its rows are in the store. The result of the
-    /// requests is sent to the returned channel.
-    pub(super) fn execute(&self, mut job: JobFile) -> tokio::sync::oneshot::Receiver<Value> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+    /// requests is sent to the returned channel. `place`: `None` for a job of an earlier process.
+    pub(super) fn execute(&self, mut job: JobFile, place: Option<Place>) -> oneshot::Receiver<JobResult> {
+        let (sender, receiver) = oneshot::channel();
         let this = self.clone();
-        this.running.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let is_done = this.request_all(&mut job).await;
+            // The rows may wait for the store for hours.
+            drop(place);
             // The caller may have gone.
-            let _ = sender.send(summary(&job));
+            let _ = sender.send(JobResult::ended(&job));
             if is_done {
                 this.store_and_remove(job).await;
             }
-            this.running.fetch_sub(1, Ordering::Relaxed);
         });
         receiver
     }
 
-    /// Whether every request has ended. A paused job waits for the end of the pause.
+    /// Whether every request has ended. A job waits for the end of a pause. A job that the provider's failures stopped is
+    /// tried again until [`GIVE_UP_MS`]. Its journal is kept meanwhile.
     async fn request_all(&self, job: &mut JobFile) -> bool {
         // A stop of the process ends the task. The journal is then continued at the next start.
         let (_stop, stopped) = watch::channel(false);
@@ -142,24 +247,43 @@ where
             revoker: &*self.revoker,
             store: &*self.store,
             clock: &*self.clock,
-            per_minute: PER_MINUTE,
+            pace: &self.pace,
             pause_file: Some(self.folder.join(PAUSE_FILE)),
             stop: stopped,
         };
+        let mut stops = 0;
         loop {
-            match executor.run(job, &mut |_| {}).await {
-                Ending::Paused => self.clock.sleep(AGAIN).await,
-                Ending::Journal(error) => {
-                    tracing::error!(job = job.job.id, %error, "the journal of a revocation cannot be written");
-                    return false;
+            let ending = executor.run(job, &mut |_| {}).await;
+            let given_up = match ending {
+                Ending::Paused => {
+                    self.clock.sleep(AGAIN).await;
+                    continue;
                 }
-                ending => {
-                    if job.left().next().is_some() {
-                        tracing::error!(job = job.job.id, ?ending, "a revocation that a user requested has failed");
+                Ending::CredentialRejected(_) | Ending::TooManyFailures { .. } => {
+                    stops += 1;
+                    tracing::error!(
+                        job = job.job.id,
+                        ?ending,
+                        "the provider stopped a revocation that a user requested"
+                    );
+                    if self.clock.now_millis() - job.job.started_at < GIVE_UP_MS {
+                        self.clock.sleep(RETRY.wait(stops)).await;
+                        continue;
                     }
-                    return true;
+                    executor.give_up(job, "given up a day after the request")
                 }
+                Ending::Journal(error) => Err(error),
+                Ending::Complete | Ending::Interrupted => Ok(()),
+            };
+            if let Err(error) = given_up {
+                tracing::error!(job = job.job.id, %error, "the journal of a revocation cannot be written");
+                return false;
             }
+            let failed = job.left().count();
+            if failed > 0 {
+                tracing::error!(job = job.job.id, failed, "a revocation that a user requested has failed");
+            }
+            return true;
         }
     }
 
@@ -188,7 +312,7 @@ where
                         left = job.left().count(),
                         "continuing a revocation that a user requested"
                     );
-                    drop(self.execute(job));
+                    drop(self.execute(job, None));
                 }
                 Ok(_) => tracing::error!(
                     job = id,
@@ -201,20 +325,5 @@ where
     }
 }
 
-/// The result of a job for its caller.
-fn summary(job: &JobFile) -> Value {
-    let left = job.left().count();
-    json!({
-        "job": job.job.id,
-        "state": if left == 0 { "revoked" } else { "failed" },
-        "requests": job.requests.len(),
-        "revoked": job.revoked(),
-        "failed": left,
-        "not_possible": job.job.refused,
-    })
-}
-
-/// The answer while the job runs.
-pub(super) fn pending(id: &str, requests: usize) -> Value {
-    json!({ "job": id, "state": "pending", "requests": requests })
-}
+#[cfg(test)]
+mod tests;

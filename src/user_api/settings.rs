@@ -63,12 +63,19 @@ pub(crate) struct JwtSettings {
     pub(crate) user_claim: String,
     /// Claim with the `tenant_id` of the events. Without it, `tenant`.
     pub(crate) tenant_claim: Option<String>,
-    /// The tenant of all users. Without both keys, the tenant of events without `tenant_id`.
+    /// The tenant of all users. Empty: that of events without `tenant_id`.
     pub(crate) tenant: Option<String>,
+    /// Maximum time since `iat`, seconds.
+    #[serde(default = "hour")]
+    pub(crate) max_age_s: u32,
 }
 
 fn all() -> Vec<Algorithm> {
     Algorithm::ALL.to_vec()
+}
+
+const fn hour() -> u32 {
+    3_600
 }
 
 fn sub() -> String {
@@ -97,8 +104,8 @@ impl UserApiSettings {
         if self.jwt.is_none() && self.account_page.is_none() {
             return wrong("user_api", "has no callers: add [user_api.jwt] or [user_api.account_page]");
         }
-        if self.per_minute_of_user == 0 || self.per_minute < self.per_minute_of_user {
-            let problem = "must be at least `per_minute_of_user`, which must be at least 1";
+        if self.per_minute_of_user == 0 || self.per_minute / 4 < self.per_minute_of_user {
+            let problem = "must be at least 4 times `per_minute_of_user`, which must be at least 1";
             return wrong("user_api.per_minute", problem);
         }
         if let Some(jwt) = &self.jwt {
@@ -131,8 +138,17 @@ impl JwtSettings {
         if self.algorithms.is_empty() {
             return wrong("user_api.jwt.algorithms", "is empty; add RS256, ES256 or EdDSA");
         }
-        if self.tenant.is_some() && self.tenant_claim.is_some() {
-            return wrong("user_api.jwt", "has both tenant and tenant_claim; remove one");
+        match (&self.tenant, &self.tenant_claim) {
+            (Some(_), Some(_)) => return wrong("user_api.jwt", "has both tenant and tenant_claim; remove one"),
+            (None, None) => {
+                let problem =
+                    "has no tenant: add tenant_claim, or tenant; `tenant = \"\"` stands for events without tenant_id";
+                return wrong("user_api.jwt", problem);
+            }
+            _ => {}
+        }
+        if self.max_age_s == 0 {
+            return wrong("user_api.jwt.max_age_s", "must be at least 1 second");
         }
         match (&self.jwks_file, &self.jwks_url) {
             (Some(_), None) => Ok(()),
@@ -156,16 +172,19 @@ mod tests {
 
     #[test]
     fn settings_error_has_the_key() {
-        let jwt = "[jwt]\nissuer = 'https://id.example'\naudience = 'x'\n";
+        let jwt = "[jwt]\ntenant = ''\nissuer = 'https://id.example'\naudience = 'x'\n";
         let file = format!("{jwt}jwks_file = 'k.json'\n");
         let good: UserApiSettings = toml::from_str(&file).expect("settings");
         assert!(good.check().is_ok());
         assert_eq!(mistake(&format!("listen = '0.0.0.0:1'\n{file}")).0, "user_api.listen");
         assert_eq!(mistake("").0, "user_api");
-        assert_eq!(mistake(&format!("per_minute = 5\n{file}")).0, "user_api.per_minute");
+        assert_eq!(mistake(&format!("per_minute = 119\n{file}")).0, "user_api.per_minute");
         assert_eq!(mistake(&file.replace("'x'", "''")).0, "user_api.jwt.audience");
         assert_eq!(mistake(&format!("{file}algorithms = []")).0, "user_api.jwt.algorithms");
-        assert_eq!(mistake(&format!("{file}tenant = 'a'\ntenant_claim = 'b'")).0, "user_api.jwt");
+        assert_eq!(mistake(&format!("{file}tenant_claim = 'b'")).0, "user_api.jwt");
+        let (key, problem) = mistake(&file.replace("tenant = ''\n", ""));
+        assert!(key == "user_api.jwt" && problem.contains("has no tenant"), "{key} {problem}");
+        assert_eq!(mistake(&format!("{file}max_age_s = 0")).0, "user_api.jwt.max_age_s");
         for keys in ["", "jwks_file = 'k'\njwks_url = 'https://id.example/k'"] {
             assert_eq!(mistake(&format!("{jwt}{keys}")).0, "user_api.jwt", "{keys}");
         }
