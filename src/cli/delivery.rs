@@ -92,13 +92,20 @@ impl Delivery {
     }
 
     /// Closes incidents, unless the configuration turns it off.
-    pub(super) fn closing(&self, config: &Config, store: &Arc<ClickHouse>, clock: &Arc<dyn Clock>) -> Option<Closing> {
+    pub(super) fn closing(
+        &self,
+        config: &Config,
+        store: &Arc<ClickHouse>,
+        clock: &Arc<dyn Clock>,
+        health: &Arc<Health>,
+    ) -> Option<Closing> {
         let after_days = config.incidents.close_after_days;
         (after_days > 0).then(|| Closing {
             settings: config.store.clone(),
             store: Arc::clone(store),
             outbox: Arc::clone(&self.outbox),
             clock: Arc::clone(clock),
+            health: Arc::clone(health),
             after_days,
         })
     }

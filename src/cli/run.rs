@@ -110,7 +110,7 @@ fn serve(
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
-    let closing = delivery.closing(config, store, &clock);
+    let closing = delivery.closing(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));

@@ -6,21 +6,29 @@ use crate::millis::{HOUR_MS, rfc3339};
 use crate::number::grouped;
 use crate::verdict::IncidentId;
 
-/// Minimum time between the last revocation and the closing, so that late events arrive.
-const WAIT_MS_MIN: i64 = HOUR_MS;
+/// Minimum time after the last change of an incident, so that late events arrive.
+const QUIET_MS: i64 = HOUR_MS;
+/// Incidents with more grants and tokens are left to analysts.
+const SUBJECTS_MAX: usize = 100;
 
-/// A grant, or a token without a grant, of an incident. Times are milliseconds since the epoch.
+/// A grant, or a token without a grant, of an incident.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Subject {
-    /// Time of the revocation. `None`: it was not revoked.
-    pub(super) revoked: Option<i64>,
-    /// Last use whose credential was not refused.
-    pub(super) used: Option<i64>,
-    /// The latest expiry of its tokens.
-    pub(super) expires: Option<i64>,
+pub(super) struct RevokedGrant {
+    pub(super) tenant_id: String,
+    pub(super) id: GrantId,
+    /// Key of its baseline, a decimal number.
+    pub(super) baseline: String,
+    /// Time of the last revocation, milliseconds since the epoch. `None`: it was not revoked.
+    pub(super) revoked_at: Option<i64>,
 }
 
-/// An incident with at least one revocation, that is not resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum GrantId {
+    Family(String),
+    Token(String),
+}
+
+/// An incident with at least one revocation. Times are milliseconds since the epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Candidate {
     pub(super) incident: IncidentId,
@@ -30,27 +38,33 @@ pub(super) struct Candidate {
     /// Of the last change of the work on it. 0 without one.
     pub(super) version: u32,
     pub(super) assignee: String,
-    pub(super) subjects: Vec<Subject>,
+    pub(super) grants: Vec<RevokedGrant>,
 }
 
 impl Candidate {
-    /// Whether every grant was revoked and not used afterwards, and the wait is over. `after_ms`: the wait if the expiry is
-    /// later or unknown.
-    pub(super) fn may_close(&self, now: i64, after_ms: i64) -> bool {
-        let is_over = |subject: &Subject| {
-            let Some(revoked_at) = subject.revoked else { return false };
-            let latest = revoked_at + after_ms.max(WAIT_MS_MIN);
-            let expires_at = subject.expires.unwrap_or(latest).clamp(revoked_at + WAIT_MS_MIN, latest);
-            subject.used.is_none_or(|used_at| used_at <= revoked_at) && now >= expires_at
-        };
-        !self.subjects.is_empty() && self.subjects.iter().all(is_over) && now >= self.changed_at + WAIT_MS_MIN
+    /// Time of the last revocation. `None`: a grant was not revoked.
+    pub(super) fn revoked_at(&self) -> Option<i64> {
+        let times: Option<Vec<i64>> = self.grants.iter().map(|grant| grant.revoked_at).collect();
+        times?.into_iter().max()
+    }
+
+    /// Whether every grant was revoked and the wait is over at `now`. The expiry of an access token does not shorten the
+    /// wait, because a refresh token of the same grant may live longer. `actions` has no tenant, so an incident of several
+    /// tenants never closes.
+    pub(super) fn may_close(&self, now: i64, wait_ms: i64) -> bool {
+        let Some(revoked_at) = self.revoked_at() else { return false };
+        let has_one_tenant = self.grants.windows(2).all(|pair| pair[0].tenant_id == pair[1].tenant_id);
+        let is_over = now >= revoked_at + wait_ms && now >= self.changed_at + QUIET_MS;
+        is_over && has_one_tenant && self.grants.len() <= SUBJECTS_MAX
     }
 
     /// What happened, when, what was done, and what was verified. It contains no value of an event.
     pub(super) fn summary(&self, now: i64) -> String {
-        let revoked: Vec<i64> = self.subjects.iter().filter_map(|subject| subject.revoked).collect();
+        let revoked: Vec<i64> = self.grants.iter().filter_map(|grant| grant.revoked_at).collect();
         let (first, last) = (revoked.iter().min().copied(), revoked.iter().max().copied());
-        let grants = match self.subjects.len() {
+        // A token whose baseline changed has several rows.
+        let same = |a: &RevokedGrant, b: &RevokedGrant| (&a.tenant_id, &a.id) == (&b.tenant_id, &b.id);
+        let grants = match self.grants.chunk_by(same).count() {
             1 => "1 grant or token".to_owned(),
             count => format!("{} grants or tokens", grouped(count as u64)),
         };
@@ -75,18 +89,23 @@ mod tests {
 
     const WEEK: i64 = 7 * DAY_MS;
 
-    fn subject() -> Subject {
-        Subject { revoked: Some(1_000), used: Some(1_000), expires: None }
+    fn grant(revoked_at: Option<i64>) -> RevokedGrant {
+        RevokedGrant {
+            tenant_id: "tenant-1".to_owned(),
+            id: GrantId::Family("grant-1".to_owned()),
+            baseline: "5".to_owned(),
+            revoked_at,
+        }
     }
 
-    fn candidate(subjects: Vec<Subject>) -> Candidate {
+    fn candidate(grants: Vec<RevokedGrant>) -> Candidate {
         Candidate {
             incident: IncidentId(0x42),
             opened_at: 0,
             changed_at: 0,
             version: 0,
             assignee: String::new(),
-            subjects,
+            grants,
         }
     }
 
@@ -95,32 +114,28 @@ mod tests {
     }
 
     #[test]
-    fn incident_closes_at_the_last_expiry_or_after_a_time() {
-        assert!(closes_at(&candidate(vec![subject()]), 1_000 + WEEK), "without an expiry");
-        let expires = |expires_at| Subject { expires: Some(expires_at), ..subject() };
-        assert!(closes_at(&candidate(vec![expires(2 * DAY_MS)]), 2 * DAY_MS));
-        assert!(closes_at(&candidate(vec![expires(2 * DAY_MS), expires(3 * DAY_MS)]), 3 * DAY_MS), "the last expiry");
-        assert!(closes_at(&candidate(vec![expires(5)]), 1_000 + HOUR_MS), "late events may arrive");
-        assert!(closes_at(&candidate(vec![expires(90 * DAY_MS)]), 1_000 + WEEK), "the expiry is too late");
-        let changed = Candidate { changed_at: 20 * DAY_MS, ..candidate(vec![subject()]) };
+    fn incident_waits_after_last_revocation_and_change() {
+        assert!(closes_at(&candidate(vec![grant(Some(1_000))]), 1_000 + WEEK));
+        assert!(closes_at(&candidate(vec![grant(Some(2_000)), grant(Some(1_000))]), 2_000 + WEEK), "the last one");
+        let changed = Candidate { changed_at: 20 * DAY_MS, ..candidate(vec![grant(Some(1_000))]) };
         assert!(closes_at(&changed, 20 * DAY_MS + HOUR_MS), "it has changed since");
     }
 
     #[test]
-    fn incident_with_a_use_or_an_open_revocation_stays_open() {
-        let used = Subject { used: Some(1_001), ..subject() };
-        let not_revoked = Subject { revoked: None, ..subject() };
-        for subjects in [vec![subject(), used], vec![subject(), not_revoked], Vec::new()] {
-            assert!(!candidate(subjects.clone()).may_close(i64::MAX, WEEK), "{subjects:?}");
+    fn unrevoked_grant_or_second_tenant_keeps_incident_open() {
+        let of_other = RevokedGrant { tenant_id: "tenant-2".to_owned(), ..grant(Some(1_000)) };
+        let (first, many) = (grant(Some(1_000)), vec![grant(Some(1_000)); SUBJECTS_MAX + 1]);
+        for grants in [vec![first.clone(), grant(None)], vec![first, of_other], Vec::new(), many] {
+            assert!(!candidate(grants.clone()).may_close(i64::MAX, WEEK), "{grants:?}");
         }
-        assert!(candidate(vec![Subject { used: None, ..subject() }]).may_close(i64::MAX, WEEK));
     }
 
     #[test]
     fn summary_has_times_and_numbers() {
-        let second = Subject { revoked: Some(61_000), ..subject() };
+        let id = GrantId::Token("token-2".to_owned());
+        let grants = vec![grant(Some(1_000)), RevokedGrant { id, ..grant(Some(61_000)) }];
         assert_eq!(
-            candidate(vec![subject(), second]).summary(WEEK),
+            candidate(grants).summary(WEEK),
             "Opened 1970-01-01T00:00:00Z. Revoked: 2 grants or tokens, 1970-01-01T00:00:01Z to 1970-01-01T00:01:01Z. \
              Verified: the store has no accepted use of them after the revocation, as of 1970-01-08T00:00:00Z."
         );
