@@ -62,9 +62,11 @@ fn use_sql(column: &str) -> String {
         "WITH tokens AS {tokens} \
          SELECT countIf(kind IN ('use', 'refreshed', 'issued') AND {ACCEPTED} AND toUnixTimestamp64Milli(greatest(timestamp, ingested_at)) > toInt64(?)) AS used, \
              countIf(parent_token_id GLOBAL IN tokens AND token_id GLOBAL NOT IN tokens \
-                 OR token_id GLOBAL IN tokens AND (family_id NOT IN ('', ?) OR parent_token_id != '' AND ? = '')) AS linked \
+                 OR token_id GLOBAL IN tokens AND (family_id NOT IN ('', ?) OR parent_token_id != '' AND ? = '') \
+                 OR parent_token_id != '' AND parent_token_id = ?) AS linked \
          FROM token_events WHERE tenant_id = ? AND ({column} = ? OR incident_id = ? OR baseline = toUInt64(?) \
-             OR token_id GLOBAL IN tokens OR parent_token_id GLOBAL IN tokens)"
+             OR token_id GLOBAL IN tokens OR parent_token_id GLOBAL IN tokens \
+             OR parent_token_id != '' AND parent_token_id = ?)"
     )
 }
 
@@ -153,12 +155,12 @@ pub(super) async fn activity(reader: &Reader, candidate: &Candidate) -> Result<A
     let mut activity = Activity::Unused;
     for RevokedGrant { tenant_id, id, baseline, revoked_at } in &candidate.grants {
         let Some(revoked_at) = revoked_at else { return Ok(Activity::Unclear) };
-        let (column, id, family) = match id {
-            GrantId::Family(id) => ("family_id", id, id.as_str()),
-            GrantId::Token(id) => ("token_id", id, ""),
+        let (column, id, family, token) = match id {
+            GrantId::Family(id) => ("family_id", id, id.as_str(), ""),
+            GrantId::Token(id) => ("token_id", id, "", id.as_str()),
         };
         let revoked_at = revoked_at.to_string();
-        let bound = [tenant_id, id, &revoked_at, family, family, tenant_id, id, &incident, baseline];
+        let bound = [tenant_id, id, &revoked_at, family, family, token, tenant_id, id, &incident, baseline, token];
         let rows = reader.rows(&use_sql(column), &bound).await?;
         let count = |name: &str| rows.first().and_then(|row| row[name].as_u64());
         match (count("used"), count("linked")) {
