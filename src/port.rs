@@ -376,8 +376,9 @@ pub trait Notifier: Send + Sync {
 pub trait UserNotifier: Send + Sync {
     /// `email` or `webhook`.
     fn name(&self) -> &'static str;
-    /// Whether it can reach the user.
-    fn accepts(&self, message: &UserMessage) -> bool;
+    /// Identity of the receiver for the limits: equal for all spellings that reach the same person. `None`: it cannot
+    /// reach the user.
+    fn receiver(&self, message: &UserMessage) -> Option<String>;
     /// Sends a message. `key` is the same for all retries.
     async fn notify(&self, message: &UserMessage, text: &UserText, key: &str) -> Result<Accepted, DeliveryError>;
 }

@@ -124,7 +124,7 @@ async fn apologize(config: &Config, messages: &[UserMessage]) -> Result<(), Fail
     for message in messages {
         let (text, problem) = users.texts.of(message);
         lines.extend(problem.map(|problem| format!("the text of the build is used: {problem}")));
-        let mut reached = users.notifiers.iter().filter(|notifier| notifier.accepts(message)).peekable();
+        let mut reached = users.notifiers.iter().filter(|notifier| notifier.receiver(message).is_some()).peekable();
         let user = &message.user_id;
         if reached.peek().is_none() {
             lines.push(format!("{user}: no message, because the id is no mail address of an allowed domain"));

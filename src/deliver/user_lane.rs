@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
 use super::outbox::{Message, What};
-use super::record::{Record, Sent, Work};
+use super::record::{Hold, Record, Sent, Work};
 use super::user_notices::{UserNotices, user_lane};
 use crate::millis::DAY_MS;
 use crate::number::hex;
@@ -18,23 +18,40 @@ use crate::port::{
 use crate::verdict::Incident;
 
 /// Time after which a message that cannot be sent is given up.
-const MESSAGE_MS_MAX: i64 = DAY_MS;
+const MESSAGE_MS_MAX: i64 = 2 * DAY_MS;
 
-/// Identity of a user for the limits. Clients choose the names, so a collision-resistant hash is used.
-fn user_key(message: &UserMessage) -> String {
-    let mut hash = Sha256::new();
-    for part in [&message.tenant_id, &message.user_id] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hex(&hash.finalize()[..16])
+/// Identity of a receiver for the limits. Clients choose the names, so a collision-resistant hash is used.
+fn receiver_key(receiver: &str) -> String {
+    hex(&Sha256::digest(receiver)[..16])
 }
 
 /// What happens to a message.
 enum Fate {
     Sent,
     Retry,
+    /// A limit is reached. Sent at this time, milliseconds since the epoch, wall clock.
+    Deferred(i64),
     GivenUp(ActionOutcome),
+}
+
+impl Fate {
+    const fn outcome(&self) -> ActionOutcome {
+        match self {
+            Self::Sent => ActionOutcome::Done,
+            Self::Retry => ActionOutcome::Retry,
+            Self::Deferred(_) => ActionOutcome::Capped,
+            Self::GivenUp(outcome) => *outcome,
+        }
+    }
+}
+
+/// Result of an attempt.
+struct Tried {
+    fate: Fate,
+    status: u16,
+    reason: String,
+    /// Reports that the text of the operator cannot be used.
+    reports: Vec<Record>,
 }
 
 impl<S: Store + 'static> Deliverer<S>
@@ -53,11 +70,12 @@ where
             at,
         };
         let key = format!("notice-user-{name}");
-        let reached = users.notifiers.iter().filter(|notifier| notifier.accepts(&message));
+        let reached = users.notifiers.iter().filter(|notifier| notifier.receiver(&message).is_some());
         let lanes: Vec<_> = reached.map(|notifier| user_lane(&**notifier)).collect();
         if lanes.is_empty() {
             let reason = "the user id is no mail address of an allowed domain (notify_users.domains)";
-            return Some(Record::Row { row: self.user_row(&message, &key, (1, ActionOutcome::Failed), reason) });
+            let attempt = first_attempt(&message, &key, ActionOutcome::Failed);
+            return Some(Record::Row { row: self.user_row(&message, attempt, reason) });
         }
         let about = Some(Box::new(About::User(message)));
         let notice = Notice { title: "A message to a user".to_owned(), text: String::new(), at, about };
@@ -83,33 +101,44 @@ where
                 self.record(&lane, vec![ended], &stop).await;
                 continue;
             };
-            let (fate, status, reason, mut records) = self.try_user(&users, &*notifier, to, &message).await;
+            let receiver = receiver_key(&notifier.receiver(to).unwrap_or_default());
+            let Tried { fate, status, reason, reports: mut records } =
+                self.try_user(&users, &*notifier, (to, &receiver), &message).await;
             let attempt = message.effect.attempts + 1;
-            let mut wait = None;
-            let outcome = match fate {
-                Fate::Sent => ActionOutcome::Done,
-                Fate::Retry => ActionOutcome::Retry,
-                Fate::GivenUp(outcome) => outcome,
-            };
-            self.metrics.delivered(&lane, outcome);
-            let row = self.user_row(to, &message.key, (attempt, outcome), &reason);
-            let (key, at) = (message.key.clone(), self.clock.now_millis());
-            let row = Some(ActionRow { http_status: status, ..row });
-            if let Fate::Retry = fate {
-                trouble.again(&lane, &reason);
-                wait = Some(self.wait(trouble.count, None));
-                let due_at = self.due_at(attempt, None);
-                let (lane, revocation) = (lane.clone(), None);
-                records.push(Record::Tried { key, lane, attempt, due_at, revocation, row, at, panicked: false });
-            } else {
-                if outcome == ActionOutcome::Done {
-                    trouble.over(&lane);
-                    records.push(Record::UserInformed { lane: lane.clone(), user: user_key(to), at });
-                }
-                let sent = (outcome == ActionOutcome::Done).then(|| Sent::of_notice(at));
-                let (lane, revocation, channels) = (lane.clone(), None, Vec::new());
-                records.push(Record::Ended { key, lane, revocation, row, at, channels, sent });
+            let outcome = fate.outcome();
+            let row = self.user_row(
+                to,
+                Attempt { number: attempt, status, ..first_attempt(to, &message.key, outcome) },
+                &reason,
+            );
+            // A message that is deferred again has a row already.
+            let is_counted = !(matches!(fate, Fate::Deferred(_)) && message.effect.hold == Some(Hold::Capped));
+            let row = is_counted.then_some(row);
+            if is_counted {
+                self.metrics.delivered(&lane, outcome);
             }
+            let (key, at, lane_name, revocation) = (message.key.clone(), self.clock.now_millis(), lane.clone(), None);
+            let (channels, mut wait) = (Vec::new(), None);
+            let record = match fate {
+                Fate::Retry => {
+                    trouble.again(&lane, &reason);
+                    wait = Some(self.wait(trouble.count, None));
+                    let due_at = self.due_at(attempt, None);
+                    Record::Tried { key, lane: lane_name, attempt, due_at, revocation, row, at, panicked: false }
+                }
+                Fate::Deferred(due_at) => {
+                    let hold = Hold::Capped;
+                    Record::Held { key, lane: lane_name, attempt, at, due_at, hold, revocation, row, channels }
+                }
+                Fate::Sent => {
+                    trouble.over(&lane);
+                    records.push(Record::UserInformed { lane: lane.clone(), user: receiver, at });
+                    let sent = Some(Sent::of_notice(at));
+                    Record::Ended { key, lane: lane_name, revocation, row, at, channels, sent }
+                }
+                Fate::GivenUp(_) => Record::Ended { key, lane: lane_name, revocation, row, at, channels, sent: None },
+            };
+            records.push(record);
             self.record(&lane, records, &stop).await;
             if let Some(wait) = wait {
                 self.pause(wait, &mut stop).await;
@@ -117,39 +146,35 @@ where
         }
     }
 
-    /// One attempt: what happens to the message, the status, the reason, and a report that the text of the operator cannot
-    /// be used.
+    /// One attempt to send a message to a user, whose identity for the limits is `receiver`.
     async fn try_user(
         &self,
         users: &UserNotices,
         notifier: &dyn UserNotifier,
-        to: &UserMessage,
+        (to, receiver): (&UserMessage, &str),
         message: &Message,
-    ) -> (Fate, u16, String, Vec<Record>) {
+    ) -> Tried {
         let lane = user_lane(notifier);
         let now = self.clock.now_millis();
-        let limit = self.outbox.inner().state.user_limit(&lane, &user_key(to), users.limits, now);
+        let is_old = now - to.at >= MESSAGE_MS_MAX;
+        let limit = self.outbox.inner().state.user_limit(&lane, receiver, users.limits, now);
         if let Some(limit) = limit {
-            return (Fate::GivenUp(ActionOutcome::Capped), 0, limit.to_owned(), Vec::new());
+            let fate = if is_old { Fate::GivenUp(ActionOutcome::Capped) } else { Fate::Deferred(limit.until) };
+            return Tried { fate, status: 0, reason: limit.reason.to_owned(), reports: Vec::new() };
         }
         let (text, problem) = users.texts.of(to);
         let reports = problem.and_then(|problem| self.text_notice(&problem, now)).into_iter().collect();
         let answer = self.guarded(&lane, notifier.notify(to, &text, &message.key)).await;
-        let error = match answer {
-            Ok(accepted) => return (Fate::Sent, accepted.status, String::new(), reports),
-            Err(failed) => failed.error,
+        let failed = Fate::GivenUp(ActionOutcome::Failed);
+        let (fate, status, reason) = match answer.map_err(|failed| failed.error) {
+            Ok(accepted) => (Fate::Sent, accepted.status, String::new()),
+            Err(DeliveryError::Retriable { reason, status, .. }) if !is_old => (Fate::Retry, status, reason),
+            Err(DeliveryError::Retriable { reason, status, .. } | DeliveryError::Permanent { reason, status }) => {
+                (failed, status, reason)
+            }
+            Err(DeliveryError::Rejected { reason, words }) => (failed, 0, format!("{reason}: {words}")),
         };
-        match error {
-            DeliveryError::Retriable { reason, status, .. } if now - to.at < MESSAGE_MS_MAX => {
-                (Fate::Retry, status, reason, reports)
-            }
-            DeliveryError::Retriable { reason, status, .. } | DeliveryError::Permanent { reason, status } => {
-                (Fate::GivenUp(ActionOutcome::Failed), status, reason, reports)
-            }
-            DeliveryError::Rejected { reason, words } => {
-                (Fate::GivenUp(ActionOutcome::Failed), 0, format!("{reason}: {words}"), reports)
-            }
-        }
+        Tried { fate, status, reason, reports }
     }
 
     /// A notice that a text of the operator cannot be used, at most one per day.
@@ -161,24 +186,10 @@ where
         self.notice(key, "A text for users cannot be used", text, self.outbox.notice_lanes())
     }
 
-    fn user_row(
-        &self,
-        message: &UserMessage,
-        key: &str,
-        (number, outcome): (u32, ActionOutcome),
-        reason: &str,
-    ) -> ActionRow {
-        let attempt = Attempt {
-            action_id: key.to_owned(),
-            incident: None,
-            kind: "notify_user".to_owned(),
-            target: message.user_id.clone(),
-            number,
-            outcome,
-            status: 0,
-        };
+    fn user_row(&self, message: &UserMessage, attempt: Attempt<'_>, reason: &str) -> ActionRow {
         let row = self.row(attempt, self.clock.now_millis(), reason.to_owned());
-        ActionRow { incident_id: message.incident.to_string(), ..row }
+        let UserMessage { tenant_id, user_id, incident, .. } = message.clone();
+        ActionRow { incident_id: incident.to_string(), tenant_id, user_id, ..row }
     }
 }
 
@@ -194,5 +205,18 @@ fn user_of(message: &Message) -> Option<&UserMessage> {
     match &message.what {
         What::Notice(notice) => notice.user(),
         What::Report(_) | What::Digest(_) => None,
+    }
+}
+
+/// The first attempt to send the message with this key.
+fn first_attempt(message: &UserMessage, key: &str, outcome: ActionOutcome) -> Attempt<'static> {
+    Attempt {
+        action_id: key.to_owned(),
+        incident: None,
+        kind: "notify_user".to_owned(),
+        target: message.user_id.clone(),
+        number: 1,
+        outcome,
+        status: 0,
     }
 }

@@ -135,10 +135,14 @@ impl UserEmail {
         Ok(Self { connection, from, domains: domains.iter().map(|domain| domain.to_lowercase()).collect() })
     }
 
-    /// The address in a user id. Clients may choose user ids, so only plain addresses of an allowed domain count.
+    /// The address in a user id. Clients may choose user ids, so only plain addresses of an allowed domain count. Mail
+    /// servers interpret other characters of RFC 5322 section 3.2.3: `%` and `!` as relays, `|` and `/` as commands and
+    /// files, and a leading `-` as an option.
     fn address(&self, user_id: &str) -> Option<Address> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.@".contains(&byte);
-        if user_id.len() > ADDRESS_BYTES_MAX || !user_id.bytes().all(is_plain) {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-'@".contains(&byte);
+        let is_first = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let is_safe = user_id.bytes().all(is_plain) && user_id.as_bytes().first().is_some_and(is_first);
+        if user_id.len() > ADDRESS_BYTES_MAX || !is_safe {
             return None;
         }
         let address: Address = user_id.parse().ok()?;
@@ -163,8 +167,11 @@ impl UserNotifier for UserEmail {
         "email"
     }
 
-    fn accepts(&self, message: &UserMessage) -> bool {
-        self.address(&message.user_id).is_some()
+    /// The address in lower case, without a subaddress (RFC 5233). Users of several tenants may have the same mailbox.
+    fn receiver(&self, message: &UserMessage) -> Option<String> {
+        let address = self.address(&message.user_id)?;
+        let mailbox = address.user().split('+').next().unwrap_or_default();
+        Some(format!("{mailbox}@{}", address.domain()).to_lowercase())
     }
 
     async fn notify(&self, message: &UserMessage, text: &UserText, key: &str) -> Result<Accepted, DeliveryError> {
@@ -214,8 +221,10 @@ impl UserNotifier for UserWebhook {
         "webhook"
     }
 
-    fn accepts(&self, message: &UserMessage) -> bool {
-        !message.user_id.is_empty()
+    /// Tenant and user, with the length of the first, so that no two pairs are equal.
+    fn receiver(&self, message: &UserMessage) -> Option<String> {
+        let UserMessage { tenant_id, user_id, .. } = message;
+        (!user_id.is_empty()).then(|| format!("{} {tenant_id} {user_id}", tenant_id.len()))
     }
 
     async fn notify(&self, message: &UserMessage, text: &UserText, key: &str) -> Result<Accepted, DeliveryError> {
@@ -269,6 +278,11 @@ mod tests {
             "ana b@example.com",
             "an\u{e4}@example.com",
             "@example.com",
+            "bob%evil.org@example.com",
+            "evil.org!bob@example.com",
+            "|sh@example.com",
+            "/tmp/x@example.com",
+            "-oQ@example.com",
             &format!("{}@example.com", "a".repeat(250)),
         ] {
             assert_eq!(accepted(user), None, "{user:?}");

@@ -30,7 +30,7 @@ pub struct UserMessage {
     pub tenant_id: String,
     pub user_id: String,
     pub incident: IncidentId,
-    /// Time of the revocation, milliseconds since the epoch, wall clock.
+    /// Time of the revocation, or of the feedback, milliseconds since the epoch, wall clock.
     pub at: i64,
 }
 

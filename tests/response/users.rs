@@ -88,7 +88,7 @@ fn user_is_informed_after_a_revocation() {
 }
 
 #[test]
-fn messages_to_users_are_limited_across_restarts() {
+fn message_beyond_a_limit_is_sent_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let (smtp, hook, api, alerts) = (Smtp::start("smtps"), Web::start(), Web::start(), Web::start());
     let settings = UserNoticeSettings { email: None, ..settings(&smtp, &hook, folder.path()) };
@@ -97,15 +97,37 @@ fn messages_to_users_are_limited_across_restarts() {
     first.settled();
     first.stop();
     let rig = rig(folder.path(), &settings, &api, &alerts);
-    rig.take(&[of("ana", 2), Incident { tenant_id: "other".to_owned(), ..of("ana", 3) }, of("bea", 4), of("dan", 5)]);
+    let users = || -> Vec<String> {
+        let bodies = hook.requests().into_iter().map(|asked| serde_json::from_str(&asked.body).expect("JSON"));
+        bodies.map(|body: serde_json::Value| body["incident_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let other = Incident { tenant_id: "other".to_owned(), ..of("ana", 3) };
+    // One a day for each user of a tenant, and three an hour.
+    rig.take(&[of("ana", 2), other, of("bea", 4), of("dan", 5)]);
     rig.settled();
-    assert_eq!(hook.requests().len(), 3, "three an hour, and one a day for each user of a tenant");
-    let capped = outcomes(&rig).into_iter().filter(|(_, outcome)| *outcome == "capped").count();
-    assert_eq!(capped, 2, "{:?}", outcomes(&rig));
-    rig.clock.advance(Duration::from_secs(86_400));
-    rig.take(&[of("ana", 6)]);
+    assert_eq!(users(), ids(&[1, 3, 4]));
+    assert_eq!(rig.outbox.held(), 2);
+    let capped = |rig: &Rig| outcomes(rig).into_iter().filter(|(_, outcome)| *outcome == "capped").count();
+    assert_eq!(capped(&rig), 2, "{:?}", outcomes(&rig));
+    rig.clock.advance(Duration::from_secs(3_600));
+    rig.until("the limit of an hour ends", |_| users() == ids(&[1, 3, 4, 5]));
+    rig.clock.advance(Duration::from_secs(82_800));
+    rig.until("the limit of a day ends", |_| users() == ids(&[1, 3, 4, 5, 2]));
+    assert_eq!((capped(&rig), rig.outbox.held()), (2, 0));
+    rig.stop();
+}
+
+#[test]
+fn spellings_of_an_address_have_one_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (smtp, hook, api, alerts) = (Smtp::start("smtps"), Web::start(), Web::start(), Web::start());
+    let settings = UserNoticeSettings { webhook: None, ..settings(&smtp, &hook, folder.path()) };
+    let rig = rig(folder.path(), &settings, &api, &alerts);
+    let other = Incident { tenant_id: "other".to_owned(), ..of("ana@example.com", 2) };
+    rig.take(&[of("ana@example.com", 1), other, of("Ana@EXAMPLE.com", 3), of("ana+x@example.com", 4)]);
     rig.settled();
-    assert_eq!(hook.requests().len(), 4, "the next day");
+    assert_eq!(smtp.mails().len(), 1, "{:?}", smtp.mails());
+    assert_eq!(rig.outbox.held(), 3);
     rig.stop();
 }
 
