@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::delivery;
 use super::explain::{field, store_error};
@@ -14,6 +15,7 @@ use super::sql::failure;
 use super::terminal::to_stdout;
 use crate::config::Config;
 use crate::millis::{DAY_MS, rfc3339};
+use crate::number::{counted, hex};
 use crate::policy;
 use crate::port::{Clock, UserMessage, UserMessageKind};
 use crate::sanitize;
@@ -104,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         text.push_str(&draft(&incident, &by, &reason, now));
     }
     to_stdout(&sanitize::lines(&text))?;
-    if messages.is_empty() { Ok(()) } else { runtime.block_on(apologize(&config, &messages)) }
+    if messages.is_empty() { Ok(()) } else { runtime.block_on(inform_users(&config, &messages)) }
 }
 
 /// The message to a user whose access was revoked by mistake. A row of [`REVOKED`] without a user has none.
@@ -117,7 +119,7 @@ fn message(row: &Value, at: i64) -> Option<UserMessage> {
 
 /// Sends the messages, and prints a line for each. The limits do not apply, because a person has decided. Fails if one was
 /// not accepted.
-async fn apologize(config: &Config, messages: &[UserMessage]) -> Result<(), Failure> {
+async fn inform_users(config: &Config, messages: &[UserMessage]) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let Some(users) = delivery::users(config, &clock)? else { return Ok(()) };
     let (mut lines, mut failed) = (Vec::new(), 0);
@@ -130,8 +132,7 @@ async fn apologize(config: &Config, messages: &[UserMessage]) -> Result<(), Fail
             lines.push(format!("{user}: no message, because the id is no mail address of an allowed domain"));
         }
         for notifier in reached {
-            let key = format!("notice-user-{}-{}-{}", message.incident, message.kind.as_str(), message.at);
-            let answer = notifier.notify(message, &text, &key).await;
+            let answer = notifier.notify(message, &text, &key(message)).await;
             failed += usize::from(answer.is_err());
             let result = answer.map_or_else(|error| error.to_string(), |_| "informed of the mistake".to_owned());
             lines.push(format!("{user} by {}: {result}", notifier.name()));
@@ -139,12 +140,20 @@ async fn apologize(config: &Config, messages: &[UserMessage]) -> Result<(), Fail
     }
     let text = lines.iter().fold(String::new(), |text, line| text + &sanitize::line(line) + "\n");
     to_stdout(&text)?;
-    match failed {
-        0 => Ok(()),
-        _ => Err(Failure::Unavailable(
-            "the feedback is stored, and a user is not informed; run the command again".to_owned(),
-        )),
+    if failed == 0 {
+        return Ok(());
     }
+    let failed = counted(failed as u64, "message");
+    Err(Failure::Unavailable(format!(
+        "the feedback is stored, and {failed} could not be sent. Another run sends all messages again, with the same ids"
+    )))
+}
+
+/// The idempotency key of a message: the same in each run. Clients choose the names, so a collision-resistant hash is used.
+fn key(message: &UserMessage) -> String {
+    let UserMessage { kind, tenant_id, user_id, incident, .. } = message;
+    let user = Sha256::digest(format!("{} {tenant_id} {user_id}", tenant_id.len()));
+    format!("notice-user-{incident}-{}-{}", kind.as_str(), hex(&user[..16]))
 }
 
 /// The draft of an exception for the policies of the incident's rules.

@@ -211,7 +211,9 @@ async fn feedback_false_informs_the_users() {
     let failed = feedback("false");
     assert_eq!(failed.status.code(), Some(69));
     let stderr = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert!(stderr.contains("the feedback is stored, and a user is not informed"), "{stderr}");
+    assert!(stderr.contains("the feedback is stored, and 1 message could not be sent"), "{stderr}");
+    let ids: Vec<_> = web.requests().iter().map(|asked| asked.header("webhook-id").map(str::to_owned)).collect();
+    assert!(ids.len() == 2 && ids[0].is_some() && ids[0] == ids[1], "a repeated message has the same id: {ids:?}");
     store.close().await;
     tokio::task::spawn_blocking(move || drop(web)).await.unwrap();
 }
