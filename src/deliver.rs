@@ -8,6 +8,7 @@
 //! waits for the store.
 
 mod alert;
+mod changes;
 mod deliverer;
 mod digest;
 mod fallback;

@@ -29,7 +29,10 @@ pub use self::handled::{Handled, HandledStep, IncidentState};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
 pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
-pub use self::silence::{Scope, Silence, SilenceId, SilenceKey, SilenceRecord, SilenceState, WithheldCount};
+pub use self::silence::{
+    Scope, Silence, SilenceId, SilenceKey, SilenceLimits, SilenceProblem, SilenceRecord, SilenceState, Unsent,
+    WithheldCount,
+};
 pub(crate) use self::snapshots::{NamedSnapshots, is_damage};
 pub use self::snapshots::{
     Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,

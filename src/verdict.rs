@@ -329,6 +329,13 @@ pub struct Incident {
     pub revoke: Option<Target>,
 }
 
+impl Incident {
+    /// Rules that fired in the last event.
+    pub(crate) fn fired(&self) -> impl Iterator<Item = RuleId> + '_ {
+        self.signals.iter().filter(|signal| signal.fired).map(|signal| signal.rule)
+    }
+}
+
 /// Result of scoring one event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {

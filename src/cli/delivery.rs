@@ -65,9 +65,9 @@ pub(super) fn users(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Ar
 
 /// The silences, if they are configured.
 fn silences(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Silences>>, Failure> {
-    let Some(log) = silence::open(config)? else { return Ok(None) };
+    let Some(silence::Opened { log, limits }) = silence::open(config)? else { return Ok(None) };
     record_log::prepare::<SilenceRecord>(config, clock.now_millis())?;
-    Ok(Some(Silences::follow(log, Arc::clone(clock))))
+    Ok(Some(Silences::follow(log, Arc::clone(clock), limits)))
 }
 
 impl Delivery {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -13,11 +14,12 @@ use super::failure::Failure;
 use super::setup::start_runtime;
 use super::terminal::to_stdout;
 use super::{moment, operator, record_log};
-use crate::config::{Config, SilencesSection};
-use crate::millis::{DAY_MS, rfc3339};
+use crate::config::Config;
+use crate::millis::rfc3339;
 use crate::number::counted;
 use crate::port::{
-    Clock as _, RecordLog, Scope, Silence, SilenceId, SilenceKey, SilenceRecord, SilenceState, WithheldCount,
+    Clock as _, RecordLog, Scope, Silence, SilenceId, SilenceKey, SilenceLimits, SilenceProblem, SilenceRecord,
+    SilenceState, WithheldCount,
 };
 use crate::sanitize;
 use crate::telemetry::SystemClock;
@@ -49,18 +51,25 @@ enum Command {
         #[arg(value_name = "SILENCE")]
         id: String,
         #[command(flatten)]
-        signature: Signature,
+        author: AuthorArguments,
     },
 }
 
 #[derive(Debug, Args)]
-struct Signature {
+struct AuthorArguments {
     /// Reason, kept with the silence.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Name, kept with the silence [default: the user of the operating system].
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
+}
+
+impl AuthorArguments {
+    /// Author and reason. Both are checked texts.
+    fn checked(&self) -> Result<(String, String), Failure> {
+        Ok((operator::name(self.by.as_deref())?, operator::text(&self.reason, "--reason")?))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -80,7 +89,7 @@ struct Add {
     /// `family_id` of the events.
     #[arg(long, value_name = "ID")]
     grant: Option<String>,
-    /// Id of an incident (INC-…).
+    /// Id of an incident (INC-…). The silence ends when its severity or verdict rises, or a rule is added.
     #[arg(long, value_name = "INCIDENT", value_parser = parse_incident)]
     incident: Option<IncidentId>,
     /// End: RFC 3339, or a date.
@@ -90,7 +99,7 @@ struct Add {
     #[arg(long, value_name = "SPAN")]
     r#for: Option<String>,
     #[command(flatten)]
-    signature: Signature,
+    author: AuthorArguments,
 }
 
 fn parse_rule(text: &str) -> Result<RuleId, String> {
@@ -101,42 +110,50 @@ fn parse_incident(text: &str) -> Result<IncidentId, String> {
     IncidentId::parse(text).ok_or_else(|| "not the id of an incident, such as INC-0123456789ABCDEF".to_owned())
 }
 
+/// The log of silences, and their limits.
+pub(super) struct Opened {
+    pub(super) log: Arc<dyn RecordLog<SilenceRecord>>,
+    pub(super) limits: SilenceLimits,
+}
+
 /// Opens the log of silences. `None`: there are no silences.
-pub(super) fn open(config: &Config) -> Result<Option<std::sync::Arc<dyn RecordLog<SilenceRecord>>>, Failure> {
-    if config.silences.is_some() { record_log::open(config).map(Some) } else { Ok(None) }
+pub(super) fn open(config: &Config) -> Result<Option<Opened>, Failure> {
+    let Some(section) = &config.silences else { return Ok(None) };
+    let limits = SilenceLimits { max_days: section.max_days, has_one_tenant: config.source.has_one_tenant() };
+    Ok(Some(Opened { log: record_log::open(config)?, limits }))
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(arguments.config.as_deref())?;
-    let (Some(section), Some(log)) = (&config.silences, open(&config)?) else {
+    let Some(Opened { log, limits }) = open(&config)? else {
         let problem = "there is no [silences] in the configuration; add it, and restart the members";
         return Err(Failure::Configuration(problem.to_owned()));
     };
     let now = SystemClock.now_millis();
-    let silences = Listed::of(record_log::read_all(&*log)?);
+    let mut silences = Listed::of(record_log::read_all(&*log)?);
     match &arguments.command {
-        Command::List { all } => to_stdout(&text_of(&silences, now, *all, std::io::stdout().is_terminal())),
+        Command::List { all } => {
+            silences.retain(|_, listed| *all || listed.is_active(now));
+            let form = if std::io::stdout().is_terminal() { Form::Lines } else { Form::Json };
+            to_stdout(&text_of(&silences, now, form))
+        }
         Command::Add(arguments) => {
-            let silence = checked(arguments, &config, section, now)?;
+            let silence = checked(arguments, limits, now)?;
             let id = SilenceId(RandomState::new().hash_one((std::process::id(), now)));
             let until = rfc3339(silence.until);
             append(&*log, id, SilenceState::Added(silence))?;
             to_stdout(&format!("added {id} until {until}\n"))
         }
-        Command::Expire { id, signature } => {
+        Command::Expire { id, author } => {
             let unknown = || Failure::Usage(format!("there is no active silence {}", sanitize::line(id)));
             let id = SilenceId::parse(id).ok_or_else(unknown)?;
             let listed = silences.get(&id).filter(|listed| listed.is_active(now)).ok_or_else(unknown)?;
-            let (by, reason) = signed(signature)?;
+            let (by, reason) = author.checked()?;
             append(&*log, id, SilenceState::Expired { silence: listed.silence.clone(), at: now, by, reason })?;
             to_stdout(&format!("ended {id}\n"))
         }
     }
-}
-
-fn signed(signature: &Signature) -> Result<(String, String), Failure> {
-    Ok((operator::name(signature.by.as_deref())?, operator::text(&signature.reason, "--reason")?))
 }
 
 fn append(log: &dyn RecordLog<SilenceRecord>, silence: SilenceId, state: SilenceState) -> Result<(), Failure> {
@@ -146,8 +163,8 @@ fn append(log: &dyn RecordLog<SilenceRecord>, silence: SilenceId, state: Silence
 }
 
 /// The silence of the arguments. Refuses one that matches every incident, or that lasts too long.
-fn checked(arguments: &Add, config: &Config, section: &SilencesSection, now: i64) -> Result<Silence, Failure> {
-    let Add { tenant, rule, app, user, grant, incident, until, r#for, signature } = arguments;
+fn checked(arguments: &Add, limits: SilenceLimits, now: i64) -> Result<Silence, Failure> {
+    let Add { tenant, rule, app, user, grant, incident, until, r#for, author } = arguments;
     let scope = Scope {
         tenant: tenant.clone(),
         rules: rule.iter().copied().collect(),
@@ -156,20 +173,6 @@ fn checked(arguments: &Add, config: &Config, section: &SilencesSection, now: i64
         grant: grant.clone(),
         incident: *incident,
     };
-    let named = [("--app", app), ("--user", user), ("--grant", grant)];
-    if let Some((option, _)) = named.iter().find(|(_, value)| value.as_deref() == Some("")) {
-        return Err(Failure::Usage(format!("{option} is empty")));
-    }
-    let needed = "give at least one of --rule, --app, --user, --grant and --incident";
-    if scope.is_unlimited() {
-        return Err(Failure::Usage(format!("the silence would match every incident; {needed}, or --tenant")));
-    }
-    let of_tenant = Scope { tenant: scope.tenant.clone(), ..Scope::default() } == scope;
-    if of_tenant && (tenant.as_deref() == Some("") || config.source.has_one_tenant()) {
-        return Err(Failure::Usage(format!(
-            "the silence may match every incident, because it names a tenant only; {needed}"
-        )));
-    }
     let until = match (until, r#for) {
         (Some(until), _) => moment::parse(until, now, "--until")?,
         (None, span) => now.saturating_add(moment::span(span.as_deref().unwrap_or_default(), "--for")?),
@@ -177,23 +180,42 @@ fn checked(arguments: &Add, config: &Config, section: &SilencesSection, now: i64
     if until <= now {
         return Err(Failure::Usage("the end of the silence is in the past".to_owned()));
     }
-    let days_max = section.max_days;
-    if until - now > i64::from(days_max) * DAY_MS {
-        return Err(Failure::Usage(format!(
-            "a silence may last at most {} (silences.max_days)",
-            counted(days_max.into(), "day")
-        )));
-    }
-    let (by, reason) = signed(signature)?;
-    Ok(Silence { scope, by, reason, at: now, until })
+    let (by, reason) = author.checked()?;
+    let silence = Silence { scope, by, reason, at: now, until };
+    silence.check(limits, now).map_err(|problem| {
+        let needed = "give at least one of --rule, --app, --user, --grant and --incident";
+        Failure::Usage(match problem {
+            SilenceProblem::Unlimited => format!("{problem}; {needed}, or --tenant"),
+            SilenceProblem::TenantOnly => format!("{problem}; {needed}"),
+            _ => problem.to_string(),
+        })
+    })?;
+    Ok(silence)
+}
+
+/// The early end of a silence by a person.
+#[derive(Clone, Debug, PartialEq)]
+struct Expiry {
+    /// Milliseconds since the epoch, wall clock.
+    at: i64,
+    by: String,
+    reason: String,
+}
+
+/// How the silences are listed.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A line of text each, for a terminal.
+    Lines,
+    /// A JSON object each.
+    Json,
 }
 
 /// A silence with the counts of all members.
 #[derive(Clone, Debug, PartialEq)]
 struct Listed {
     silence: Silence,
-    /// Time at which a person ended it, name and reason.
-    expired: Option<(i64, String, String)>,
+    expired: Option<Expiry>,
     alerts: u64,
     incidents: u64,
     log_odds_max: Option<f64>,
@@ -207,7 +229,7 @@ impl Listed {
         for SilenceRecord { key, state } in records {
             let (silence, expired) = match state {
                 SilenceState::Added(silence) => (silence, None),
-                SilenceState::Expired { silence, at, by, reason } => (silence, Some((at, by, reason))),
+                SilenceState::Expired { silence, at, by, reason } => (silence, Some(Expiry { at, by, reason })),
                 SilenceState::Withheld(count) => {
                     counts.insert((key.silence, key.member), count);
                     continue;
@@ -236,7 +258,7 @@ impl Listed {
             "scope": conditions(scope).into_iter().collect::<BTreeMap<_, _>>(), "by": by, "reason": reason,
             "at": rfc3339(*at), "until": rfc3339(*until), "alerts": self.alerts, "incidents": self.incidents,
             "log_odds_max": self.log_odds_max});
-        if let Some((at, by, reason)) = &self.expired {
+        if let Some(Expiry { at, by, reason }) = &self.expired {
             line["expired"] = json!({"at": rfc3339(*at), "by": by, "reason": reason});
         }
         line
@@ -246,7 +268,7 @@ impl Listed {
         let Silence { scope, by, reason, until, .. } = &self.silence;
         let scope: Vec<_> = conditions(scope).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         let end = match &self.expired {
-            Some((at, by, reason)) => format!("ended {} by {by}: {reason}", rfc3339(*at)),
+            Some(Expiry { at, by, reason }) => format!("ended {} by {by}: {reason}", rfc3339(*at)),
             None if self.is_active(now) => format!("until {}", rfc3339(*until)),
             None => format!("ended {}", rfc3339(*until)),
         };
@@ -272,20 +294,19 @@ fn conditions(scope: &Scope) -> Vec<(&'static str, String)> {
     found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// A line of text each on a terminal, otherwise a JSON object. The earliest end comes first.
-fn text_of(silences: &BTreeMap<SilenceId, Listed>, now: i64, all: bool, is_terminal: bool) -> String {
-    let mut found: Vec<_> = silences.iter().filter(|(_, listed)| all || listed.is_active(now)).collect();
+/// The silences. The earliest end comes first.
+fn text_of(silences: &BTreeMap<SilenceId, Listed>, now: i64, form: Form) -> String {
+    let mut found: Vec<_> = silences.iter().collect();
     found.sort_by_key(|(id, listed)| (listed.silence.until, **id));
     let mut text = String::new();
     for (id, listed) in found {
         // Writing to a `String` cannot fail.
-        let _ = if is_terminal {
-            writeln!(text, "{}", listed.line(*id, now))
-        } else {
-            writeln!(text, "{}", sanitize::json(&listed.json(*id, now).to_string()))
+        let _ = match form {
+            Form::Lines => writeln!(text, "{}", listed.line(*id, now)),
+            Form::Json => writeln!(text, "{}", sanitize::json(&listed.json(*id, now).to_string())),
         };
     }
-    if text.is_empty() && is_terminal { "no silences\n".to_owned() } else { text }
+    if text.is_empty() && matches!(form, Form::Lines) { "no silences\n".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -293,6 +314,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::millis::DAY_MS;
 
     const NOW: i64 = 1_795_000_000_000;
 
@@ -306,7 +328,7 @@ mod tests {
         let given = [&["silence", "add", "--reason", "a test", "--by", "ana"], options].concat();
         let line = Line::try_parse_from(given).map_err(|error| error.to_string())?;
         let Command::Add(arguments) = line.arguments.command else { return Err("another command".to_owned()) };
-        checked(&arguments, &Config::default(), &SilencesSection::default(), NOW).map_err(|error| error.to_string())
+        checked(&arguments, SilenceLimits::default(), NOW).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -358,16 +380,17 @@ mod tests {
             record(9, "m2", count(5, 4.5)),
             record(2, "", expired),
         ]);
-        let text = text_of(&listed, 10, false, true);
+        let active: BTreeMap<_, _> = listed.clone().into_iter().filter(|(_, listed)| listed.is_active(10)).collect();
+        let text = text_of(&active, 10, Form::Lines);
         assert_eq!(text.lines().count(), 1);
         assert!(text.contains("7 alerts about 2 incidents withheld, log-odds up to 4.5"), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{text:?}");
-        let json = text_of(&listed, 10, true, false);
+        let json = text_of(&listed, 10, Form::Json);
         assert!(json.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{json:?}");
         let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!((&lines[0]["state"], &lines[0]["expired"]["by"]), (&json!("ended"), &json!("bea")));
         assert_eq!((&lines[1]["state"], &lines[1]["scope"]["user"]), (&json!("active"), &json!(hostile)));
-        assert_eq!(text_of(&listed, 200, false, true), "no silences\n");
+        assert_eq!(text_of(&BTreeMap::new(), 200, Form::Lines), "no silences\n");
     }
 }

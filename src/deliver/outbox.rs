@@ -16,7 +16,7 @@ use super::silences::Silences;
 use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, Settled, State, change_key, revocation_key};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
-use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId};
+use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId, Unsent};
 use crate::verdict::{Incident, IncidentId};
 
 /// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
@@ -126,7 +126,7 @@ impl Outbox {
     /// The silence because of which a message is not sent. A new outcome of a revocation is always sent.
     pub(super) fn silence_of(&self, report: &Report) -> Option<SilenceId> {
         let silences = self.silences.as_ref().filter(|_| !report.has_new_outcome)?;
-        silences.of(&report.incident, self.clock.now_millis())
+        silences.of(&report.incident, &report.unsent, self.clock.now_millis())
     }
 
     /// The limit of messages of a lane.
@@ -177,8 +177,8 @@ impl Outbox {
         self.inner().state.waiting()
     }
 
-    /// Number of held deliveries: revocations that are capped, paused or refused, and messages that their channel
-    /// rejected.
+    /// Number of held deliveries: revocations that are capped, paused or refused, messages that their channel rejected,
+    /// and messages to users beyond a limit.
     pub fn held(&self) -> usize {
         self.inner().state.held()
     }
@@ -397,6 +397,7 @@ fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
     thread.pending.get(lane)?;
     let incident = thread.incident.clone()?;
     let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
+    let unsent = thread.changes.since(thread.sent.get(lane).map_or(0, |sent| sent.change));
     let outcomes = state.outcomes(id, since);
     let settled = revocation_key(&incident).and_then(|name| state.settled(&name));
     let progress = Progress {
@@ -410,7 +411,7 @@ fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
         root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
     };
     let sent = thread.sent_by(lane, incident.severity, now);
-    Some(Report { incident, progress, sent, has_new_outcome: thread.acted > since })
+    Some(Report { incident, progress, sent, unsent, has_new_outcome: thread.acted > since })
 }
 
 /// A notice's key is used in headers of mails and requests, so a key with other characters is hashed.
@@ -463,6 +464,8 @@ pub(super) struct Report {
     pub(crate) progress: Progress,
     /// State of the channel after it accepts the message.
     pub(crate) sent: Sent,
+    /// Changes that the channel has no message about.
+    pub(crate) unsent: Unsent,
     /// A revocation was done, capped, paused or failed, and the channel has no message about it.
     pub(crate) has_new_outcome: bool,
 }

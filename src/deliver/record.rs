@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use super::digest::{Collected, Digest};
 use super::withheld::Withheld;
 use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
@@ -106,7 +107,7 @@ pub(super) enum Record {
     },
     /// A revocation that is not finished. Only in a rewritten journal.
     Asked { key: String, at: i64, incident: Box<Incident>, effect: Effect },
-    /// A message is not sent because of a silence.
+    /// A message is not sent because of a silence. `sent` has its time and severity.
     Silenced { key: String, lane: String, at: i64, silence: SilenceId, log_odds: f64, sent: Sent, row: ActionRow },
     /// A message reports so many alerts that a silence withheld.
     Summarized { silence: SilenceId, alerts: u64 },
@@ -189,6 +190,9 @@ pub(super) struct Sent {
     pub(crate) severity: Severity,
     /// Value of [`Thread::seq`] up to which outcomes and victims were in the message.
     pub(crate) seq: u64,
+    /// Number of the last change of the incident that the message contained.
+    #[serde(default)]
+    pub(crate) change: u64,
     /// The receiver's id of the first message about the incident.
     #[serde(default)]
     pub(crate) root: Option<String>,
@@ -219,6 +223,8 @@ pub(super) struct Thread {
     pub(crate) acted: u64,
     /// Keys of its revocations, in the order of their requests.
     pub(crate) revocations: Vec<String>,
+    #[serde(default)]
+    pub(crate) changes: Changes,
 }
 
 /// Target of a revocation.
@@ -233,6 +239,6 @@ pub(super) struct Subject {
 impl Sent {
     /// For a notice, which has no later message.
     pub(super) const fn of_notice(at: i64) -> Self {
-        Self { at, spaced_from: at, severity: Severity::Info, seq: 0, root: None }
+        Self { at, spaced_from: at, severity: Severity::Info, seq: 0, change: 0, root: None }
     }
 }

@@ -58,7 +58,7 @@ where
             let now = self.clock.now_millis();
             self.lane_works(SILENCES);
             self.health.set(Condition::Silences, silences.is_unreadable());
-            self.metrics.silences(silences.count(now));
+            self.metrics.silences(silences.count(now), silences.refused());
             if silences.is_complete() {
                 let records = self.ended(&silences, now);
                 if !records.is_empty() {

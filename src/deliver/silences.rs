@@ -1,14 +1,16 @@
 //! The active silences of all members.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::lock::unpoisoned;
-use crate::port::{Clock, RecordLog, RecordObserver, Silence, SilenceId, SilenceRecord, SilenceState};
+use crate::port::{
+    Clock, RecordLog, RecordObserver, Silence, SilenceId, SilenceLimits, SilenceRecord, SilenceState, Unsent,
+};
 use crate::verdict::Incident;
 
 /// Maximum number of active silences. Further ones have no effect.
@@ -20,31 +22,36 @@ const READ_WAIT: Duration = Duration::from_secs(10);
 pub struct Silences {
     log: Arc<dyn RecordLog<SilenceRecord>>,
     clock: Arc<dyn Clock>,
+    limits: SilenceLimits,
     /// Without those that have been ended by a person.
     active: Mutex<BTreeMap<SilenceId, Silence>>,
     is_complete: watch::Sender<bool>,
     is_unreadable: AtomicBool,
+    /// Number of records without effect since the start.
+    refused: AtomicU64,
 }
 
 impl Silences {
     /// Reads the silences of `log`, and new ones until the caller drops it.
-    pub fn follow(log: Arc<dyn RecordLog<SilenceRecord>>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn follow(log: Arc<dyn RecordLog<SilenceRecord>>, clock: Arc<dyn Clock>, limits: SilenceLimits) -> Arc<Self> {
         let silences = Arc::new(Self {
             log,
             clock,
+            limits,
             active: Mutex::default(),
             is_complete: watch::Sender::new(false),
             is_unreadable: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
         });
         silences.log.follow(Arc::clone(&silences) as Arc<dyn RecordObserver<SilenceRecord>>);
         silences
     }
 
-    /// The first silence of `incident` that is active at `now`.
-    pub(super) fn of(&self, incident: &Incident, now: i64) -> Option<SilenceId> {
+    /// The first silence that is active at `now` and withholds a message about `incident`.
+    pub(super) fn of(&self, incident: &Incident, unsent: &Unsent, now: i64) -> Option<SilenceId> {
         let active = unpoisoned(&self.active);
         let mut silences = active.iter().filter(|(_, silence)| silence.until > now);
-        silences.find(|(_, silence)| silence.scope.contains(incident)).map(|(id, _)| *id)
+        silences.find(|(_, silence)| silence.withholds(incident, unsent)).map(|(id, _)| *id)
     }
 
     pub(super) fn is_active(&self, id: SilenceId, now: i64) -> bool {
@@ -63,6 +70,16 @@ impl Silences {
     /// Number of silences that are active at `now`.
     pub(super) fn count(&self, now: i64) -> usize {
         unpoisoned(&self.active).values().filter(|silence| silence.until > now).count()
+    }
+
+    /// Number of records that have had no effect since the start, because the command would refuse them.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, silence: SilenceId, problem: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%silence, problem, "a silence has no effect; check who can write to the log of silences");
     }
 
     /// Appends a record to the log.
@@ -89,16 +106,27 @@ impl RecordObserver<SilenceRecord> for Silences {
         let now = self.clock.now_millis();
         let mut active = unpoisoned(&self.active);
         active.retain(|_, silence| silence.until > now);
+        let problem = match &state {
+            SilenceState::Withheld(_) => return,
+            _ if !key.member.is_empty() => Some("it has the name of a member".to_owned()),
+            // A silence that has ended needs no check, and the configuration may have changed since.
+            SilenceState::Added(silence) if silence.until > now => {
+                silence.check(self.limits, now).err().map(|problem| problem.to_string())
+            }
+            SilenceState::Added(_) | SilenceState::Expired { .. } => None,
+        };
+        if let Some(problem) = problem {
+            return self.refuse(key.silence, &problem);
+        }
         match state {
-            SilenceState::Added(silence) if silence.until > now && !silence.scope.is_unlimited() => {
+            SilenceState::Added(silence) if silence.until > now => {
                 if active.len() < ACTIVE_MAX || active.contains_key(&key.silence) {
                     active.insert(key.silence, silence);
                 } else {
                     tracing::error!(silence = %key.silence, "too many silences are active; this one has no effect");
                 }
             }
-            SilenceState::Added(_) | SilenceState::Expired { .. } => _ = active.remove(&key.silence),
-            SilenceState::Withheld(_) => {}
+            _ => _ = active.remove(&key.silence),
         }
     }
 

@@ -6,11 +6,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::record_log::LogRecord;
-use crate::millis::DAY_MS;
+use crate::millis::{DAY_MS, MINUTE_MS};
+use crate::number::counted;
 use crate::verdict::{Incident, IncidentId, RuleId, Severity, Verdict, Victim};
 
 /// Time after its end for which a silence is kept for the audit, as in the topic.
 const KEPT_MS: i64 = 400 * DAY_MS;
+/// Largest accepted difference between the clocks of the command and of a member.
+const SKEW_MS: i64 = 5 * MINUTE_MS;
 
 /// Identity of a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,42 +55,76 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether it has no condition, so that it would contain every incident.
+    /// Whether it has no condition, so that it would contain every incident. The names of all rules are no condition.
     pub(crate) fn is_unlimited(&self) -> bool {
-        *self == Self::default()
+        self.of_tenant_only() && self.tenant.is_none()
+    }
+
+    /// Whether the tenant is the only condition, if any.
+    fn of_tenant_only(&self) -> bool {
+        let has_rules = !self.rules.is_empty() && !RuleId::ALL.iter().all(|rule| self.rules.contains(rule));
+        !has_rules && self.incident.is_none() && !self.has_victim()
+    }
+
+    const fn has_victim(&self) -> bool {
+        self.user.is_some() || self.app.is_some() || self.grant.is_some()
     }
 
     /// Whether alerts about `incident` are in the scope. An incident of severity critical or with the verdict `revoke` is
-    /// only in a scope that names an incident or a grant.
-    pub(crate) fn contains(&self, incident: &Incident) -> bool {
+    /// only in a scope that names an incident.
+    fn contains(&self, incident: &Incident) -> bool {
         let is_grave = incident.severity == Severity::Critical || incident.verdict == Verdict::Revoke;
         !self.is_unlimited()
-            && (!is_grave || self.incident.is_some() || self.grant.is_some())
+            && (!is_grave || self.incident.is_some())
             && self.incident.is_none_or(|id| id == incident.id)
             && self.tenant.as_ref().is_none_or(|tenant| *tenant == incident.tenant_id)
-            && self.contains_rules(incident)
+            && self.contains_rules(&incident.fired().collect())
             && self.contains_victims(incident)
     }
 
-    fn contains_rules(&self, incident: &Incident) -> bool {
-        let mut fired = incident.signals.iter().filter(|signal| signal.fired).map(|signal| signal.rule).peekable();
-        self.rules.is_empty() || fired.peek().is_some() && fired.all(|rule| self.rules.contains(&rule))
+    /// Whether every unsent change is in the scope.
+    fn contains_changes(&self, unsent: &Unsent) -> bool {
+        let Unsent { victims, rules, .. } = unsent;
+        let has_rules = || rules.as_ref().is_some_and(|rules| rules.iter().all(|fired| self.contains_rules(fired)));
+        let has_victims = || {
+            victims.as_ref().is_some_and(|victims| {
+                let mut victims = victims.iter();
+                victims.all(|victim| self.contains_victim(&victim.user_id, &victim.app_id, &victim.family_id))
+            })
+        };
+        (self.rules.is_empty() || has_rules()) && (!self.has_victim() || has_victims())
+    }
+
+    fn contains_rules(&self, fired: &BTreeSet<RuleId>) -> bool {
+        self.rules.is_empty() || !fired.is_empty() && fired.is_subset(&self.rules)
     }
 
     /// Every victim fulfils the conditions, so that a silence of one user does not hide that another one is affected.
     fn contains_victims(&self, incident: &Incident) -> bool {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        let contains =
-            |user: &str, app: &str, grant: &str| is(&self.user, user) && is(&self.app, app) && is(&self.grant, grant);
-        if self.user.is_none() && self.app.is_none() && self.grant.is_none() {
-            return true;
-        }
         let are_listed = incident.victims_total as usize <= incident.victims.len().max(1);
         let mut victims = incident.victims.iter();
-        are_listed
-            && contains(&incident.user_id, &incident.app_id, &incident.family_id)
-            && victims.all(|Victim { user_id, app_id, family_id, .. }| contains(user_id, app_id, family_id))
+        !self.has_victim()
+            || are_listed
+                && self.contains_victim(&incident.user_id, &incident.app_id, &incident.family_id)
+                && victims.all(|victim| self.contains_victim(&victim.user_id, &victim.app_id, &victim.family_id))
     }
+
+    fn contains_victim(&self, user: &str, app: &str, grant: &str) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        is(&self.user, user) && is(&self.app, app) && is(&self.grant, grant)
+    }
+}
+
+/// The changes of an incident that a channel has no message about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// Their different grants or tokens. `None`: too many.
+    pub victims: Option<Vec<Victim>>,
+    /// Their different sets of rules that fired. `None`: too many.
+    pub rules: Option<Vec<BTreeSet<RuleId>>>,
+    /// Time at which the incident last got graver: its severity or verdict rose, or a rule was added. Milliseconds since
+    /// the epoch, wall clock.
+    pub graver_at: i64,
 }
 
 /// A silence. Times are milliseconds since the epoch, wall clock.
@@ -98,6 +135,80 @@ pub struct Silence {
     pub reason: String,
     pub at: i64,
     pub until: i64,
+}
+
+/// Limits of the silences that have effect.
+#[derive(Clone, Copy, Debug)]
+pub struct SilenceLimits {
+    /// Longest time from the beginning to the end, days.
+    pub max_days: u32,
+    /// Whether all events have the same tenant, so that a tenant is no condition.
+    pub has_one_tenant: bool,
+}
+
+impl Default for SilenceLimits {
+    fn default() -> Self {
+        Self { max_days: 30, has_one_tenant: false }
+    }
+}
+
+/// Why a silence has no effect. The texts contain no value of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilenceProblem {
+    Empty(&'static str),
+    Unlimited,
+    TenantOnly,
+    Unsigned,
+    InFuture,
+    TooLong { days_max: u32 },
+}
+
+impl fmt::Display for SilenceProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty(condition) => write!(f, "--{condition} is empty"),
+            Self::Unlimited => f.write_str("the silence would match every incident"),
+            Self::TenantOnly => f.write_str("the silence may match every incident, because it names a tenant only"),
+            Self::Unsigned => f.write_str("the author or the reason is empty"),
+            Self::InFuture => f.write_str("the silence begins in the future"),
+            Self::TooLong { days_max } => {
+                write!(f, "a silence may last at most {} (silences.max_days)", counted((*days_max).into(), "day"))
+            }
+        }
+    }
+}
+
+impl Silence {
+    /// Checks what the command and every member require. A process that can write to the log could otherwise silence every alert.
+    pub(crate) fn check(&self, limits: SilenceLimits, now: i64) -> Result<(), SilenceProblem> {
+        let Scope { user, app, grant, tenant, .. } = &self.scope;
+        let named = [("app", app), ("user", user), ("grant", grant)];
+        if let Some((condition, _)) = named.iter().find(|(_, value)| value.as_deref() == Some("")) {
+            return Err(SilenceProblem::Empty(condition));
+        }
+        if self.scope.is_unlimited() {
+            return Err(SilenceProblem::Unlimited);
+        }
+        if self.scope.of_tenant_only() && (limits.has_one_tenant || tenant.as_deref() == Some("")) {
+            return Err(SilenceProblem::TenantOnly);
+        }
+        if self.by.trim().is_empty() || self.reason.trim().is_empty() {
+            return Err(SilenceProblem::Unsigned);
+        }
+        if self.at > now.saturating_add(SKEW_MS) {
+            return Err(SilenceProblem::InFuture);
+        }
+        if self.until.saturating_sub(self.at) > i64::from(limits.max_days) * DAY_MS {
+            return Err(SilenceProblem::TooLong { days_max: limits.max_days });
+        }
+        Ok(())
+    }
+
+    /// Whether it withholds a message about `incident`. A silence of an incident ends when the incident gets graver.
+    pub(crate) fn withholds(&self, incident: &Incident, unsent: &Unsent) -> bool {
+        let is_known = self.scope.incident.is_none() || unsent.graver_at <= self.at;
+        is_known && self.scope.contains(incident) && self.scope.contains_changes(unsent)
+    }
 }
 
 /// A silence, or what one member has withheld because of it.
@@ -222,6 +333,8 @@ mod tests {
         let (user, tenant, grant) =
             (Some(found.user_id.clone()), Some(found.tenant_id.clone()), Some(found.family_id.clone()));
         assert!(!Scope::default().contains(&found), "a silence without a condition matches nothing");
+        let every_rule = Scope { rules: RuleId::ALL.iter().copied().collect(), ..Scope::default() };
+        assert!(every_rule.is_unlimited(), "the names of all rules are no condition");
         let scope = Scope { user, tenant: tenant.clone(), ..Scope::default() };
         assert!(scope.contains(&found));
         assert!(!Scope { tenant: Some("other".to_owned()), ..scope.clone() }.contains(&found));
@@ -261,20 +374,32 @@ mod tests {
     }
 
     #[test]
-    fn grave_incident_needs_a_narrow_scope() {
-        let wide = Scope { user: Some(minor().user_id), ..Scope::default() };
-        let grant = Scope { grant: Some(minor().family_id), ..Scope::default() };
+    fn grave_incident_needs_its_id_in_the_scope() {
         let incident = Scope { incident: Some(minor().id), ..Scope::default() };
         let grave =
             [Incident { severity: Severity::Critical, ..minor() }, Incident { verdict: Verdict::Revoke, ..minor() }];
         for grave in &grave {
-            assert!(!wide.contains(grave));
-            assert!(grant.contains(grave) && incident.contains(grave));
+            for wide in [
+                Scope { user: Some(minor().user_id), ..Scope::default() },
+                Scope { grant: Some(minor().family_id), ..Scope::default() },
+            ] {
+                assert!(wide.contains(&minor()) && !wide.contains(grave));
+            }
+            assert!(incident.contains(grave));
         }
     }
 
     #[test]
-    fn records_are_read_back_and_unknown_conditions_are_not() {
+    fn unknown_unsent_changes_are_not_silenced() {
+        let scope = Scope { tenant: Some("acme".to_owned()), ..Scope::default() };
+        let unknown = Unsent::default();
+        assert!(scope.contains_changes(&unknown), "the tenant of an incident does not change");
+        assert!(!Scope { rules: [RuleId::NewIp].into(), ..scope.clone() }.contains_changes(&unknown));
+        assert!(!Scope { grant: Some("g-1".to_owned()), ..scope }.contains_changes(&unknown));
+    }
+
+    #[test]
+    fn record_with_unknown_condition_is_unreadable() {
         let scope =
             Scope { user: Some("a\u{202e}\n\"'; DROP".to_owned()), rules: [RuleId::NewIp].into(), ..Scope::default() };
         let silence = Silence { scope, by: "ana".to_owned(), reason: "a test".to_owned(), at: 5, until: 9 };

@@ -24,6 +24,7 @@ pub(super) struct Delivery {
     user_api_requests: Family<Labels<1>, Counter>,
     denylist_entries: Gauge,
     silences_active: Gauge,
+    silences_refused: Gauge,
 }
 
 /// Result of a check against the denylist.
@@ -62,7 +63,7 @@ impl Delivery {
         let outbox_waiting = gauge("outbox_waiting", "Messages and revocations that are not delivered yet");
         let outbox_held = gauge(
             "outbox_held",
-            "Messages that their channel rejected, and revocations that are capped, paused or rejected; they are retried later",
+            "Messages that their channel rejected, messages to users beyond a limit, and revocations that are capped, paused or rejected; they are retried later",
         );
         let outbox_damaged = gauge("outbox_damaged", "Lines of the outbox file that could not be read at the start");
         let breaker_open = gauge(
@@ -73,6 +74,10 @@ impl Delivery {
         let denylist_entries =
             gauge("denylist_entries", "Tokens and grants on the denylist, of which some may have expired");
         let silences_active = gauge("silences_active", "Silences that withhold alerts now");
+        let silences_refused = gauge(
+            "silences_refused",
+            "Records of silences without effect since the start, because the command would refuse them",
+        );
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
@@ -101,6 +106,7 @@ impl Delivery {
             user_api_requests,
             denylist_entries,
             silences_active,
+            silences_refused,
         }
     }
 
@@ -146,8 +152,9 @@ impl Delivery {
         self.channel_rejecting.get_or_create(&labels).set(i64::from(rejects));
     }
 
-    pub(super) fn silences(&self, active: usize) {
+    pub(super) fn silences(&self, active: usize, refused: u64) {
         self.silences_active.set(active as i64);
+        self.silences_refused.set(refused as i64);
     }
 
     pub(super) fn breaker(&self, open: bool) {

@@ -378,9 +378,9 @@ impl Metrics {
         self.delivery.delivered(channel, outcome);
     }
 
-    /// Sets the number of silences that withhold alerts.
-    pub(crate) fn silences(&self, active: usize) {
-        self.delivery.silences(active);
+    /// Sets the numbers of silences that withhold alerts, and of refused records since the start.
+    pub(crate) fn silences(&self, active: usize, refused: u64) {
+        self.delivery.silences(active, refused);
     }
 
     /// Counts a check against a denylist with `entries`.

@@ -22,6 +22,10 @@ fn silence_holds_for_all_members() {
             &file,
             &(read(&file).replace("mode = 'enforce'", "mode = 'shadow'") + "[silences]\nmax_days = 1\n"),
         );
+        // A policy, because a silence of a grant does not withhold the verdict `revoke`.
+        let rule = folder.path().join("rules/new_client.toml");
+        let policy = "\n[[policies]]\nname = \"no curl\"\ndeny = [\"curl\"]\nverdict = \"alert\"\n";
+        keep_secret(&rule, &(read(&rule) + policy));
     }
     let one = Service::start_as(folders[0].path(), "one", free_port());
     assert_eq!(one.page("/readyz"), "ok\n");
@@ -46,14 +50,20 @@ fn silence_holds_for_all_members() {
     let mut ledger = Ledger::default();
     for person in ["ann", "bea"] {
         ledger.rotating(person);
-        ledger.theft(person);
+        let at = 1_790_000_000_000 + 24 * 3_600_000;
+        // An address per person, because alerts from one address would be one incident.
+        let host = person.as_bytes()[0];
+        let used = format!(
+            r#""token_type":"access","token_id":"at-{person}-24","ip_address":"203.0.113.{host}","user_agent":"curl/8.5.0","method":"GET","endpoint":"/v1/messages","status":200"#
+        );
+        ledger.of(person, &format!("{person}-calls"), at, &used);
     }
     ledger.send(&kafka);
     let reported = |person: &str| {
-        let theft = receivers.of(person);
-        (!theft.mails.is_empty() && !theft.hooks.is_empty()).then_some(())
+        let sent = receivers.of(person);
+        (!sent.mails.is_empty() && !sent.hooks.is_empty()).then_some(())
     };
-    eventually(Duration::from_secs(30), "the other theft is reported", || reported("bea"))
+    eventually(Duration::from_secs(30), "the other alert is sent", || reported("bea"))
         .unwrap_or_else(|| panic!("{}\n{}", one.log(), two.log()));
     let listed = || -> serde_json::Value {
         let text = silence(folders[1].path(), &["list"]);

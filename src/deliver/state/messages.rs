@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::data::{Pending, Settled, State};
 use super::keys::{Item, item_of, revocation_key};
+use crate::deliver::changes::Changes;
 use crate::deliver::record::{Effect, Ending, Hold, REVOKE, Sent, Subject, Thread};
 use crate::millis::MINUTE_MS;
 use crate::port::{Notice, Revocation};
@@ -71,6 +72,7 @@ impl State {
         self.taken += 1;
         let (id, number) = (incident.id.0, self.taken);
         let thread = self.threads.entry(id).or_insert_with(|| Thread::new(number, at));
+        thread.changes.add(&incident, victim(&incident), at);
         if incident.victims_total > thread.victims_total || thread.key.is_empty() {
             thread.victims_total = thread.victims_total.max(incident.victims_total);
             thread.seq += 1;
@@ -237,7 +239,7 @@ impl State {
 }
 
 impl Thread {
-    pub(super) const fn new(number: u64, at: i64) -> Self {
+    pub(super) fn new(number: u64, at: i64) -> Self {
         Self {
             key: String::new(),
             at,
@@ -251,6 +253,7 @@ impl Thread {
             seq: 0,
             acted: 0,
             revocations: Vec::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -274,7 +277,14 @@ impl Thread {
         // The first message does not count for the spacing, so the next victim is reported soon.
         let spaced_from = if self.sent.contains_key(lane) { at } else { at - JOIN_SPACING_MS };
         let root = self.sent.get(lane).and_then(|sent| sent.root.clone());
-        Sent { at, spaced_from, severity, seq: self.seq, root }
+        Sent { at, spaced_from, severity, seq: self.seq, change: self.changes.last(), root }
+    }
+
+    /// State of `lane` after a silence withholds a message. Its content stays unsent, so the next message reports it.
+    pub(super) fn withheld_by(&self, lane: &str, withheld: &Sent) -> Sent {
+        let accepted = self.sent.get(lane);
+        let (seq, change) = accepted.map_or((0, 0), |sent| (sent.seq, sent.change));
+        Sent { seq, change, root: accepted.and_then(|sent| sent.root.clone()), ..*withheld }
     }
 
     /// Victims that joined since the last message of `lane`.

@@ -118,7 +118,11 @@ impl State {
             && let Some(thread) = self.threads.get_mut(id)
         {
             match done {
-                Done::Accepted(sent) | Done::Withheld(sent) => _ = thread.sent.insert(lane.to_owned(), sent),
+                Done::Accepted(sent) => _ = thread.sent.insert(lane.to_owned(), sent),
+                Done::Withheld(sent) => {
+                    let sent = thread.withheld_by(lane, &sent);
+                    thread.sent.insert(lane.to_owned(), sent);
+                }
                 Done::GivenUp => _ = thread.given_up.insert(lane.to_owned(), key.to_owned()),
             }
         }
