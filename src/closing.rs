@@ -46,7 +46,7 @@ impl Closing {
             match self.reopen().await {
                 Ok(0) => {}
                 Ok(reopened) => {
-                    tracing::warn!(reopened, "closed incidents are open again, because their grants were used")
+                    tracing::warn!(reopened, "closed incidents are open again, because their grants were used");
                 }
                 Err(error) => tracing::warn!(%error, "closed incidents are not checked; retrying in an hour"),
             }
