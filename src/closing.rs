@@ -6,7 +6,6 @@
 mod candidate;
 mod read;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ pub(crate) use self::read::handled;
 use self::read::{Activity, BY};
 use crate::deliver::Outbox;
 use crate::millis::DAY_MS;
+use crate::number::random_id;
 use crate::port::{About, Clock, HandledStep, Notice, StoreError};
 use crate::store::{ClickHouse, Reader, StoreSettings, WorkChange, WorkStatus};
 use crate::telemetry::{Condition, Health};
@@ -136,7 +136,7 @@ impl Closing {
         let change = WorkChange {
             incident_id: incident.to_string(),
             version: candidate.version + 1,
-            change_id: RandomState::new().hash_one((std::process::id(), notice.at)),
+            change_id: random_id(),
             by: BY.to_owned(),
             status,
             assignee: candidate.assignee.clone(),

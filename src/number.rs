@@ -1,4 +1,6 @@
-//! Text of numbers and bytes.
+//! Text of numbers and bytes, and random numbers for ids.
+
+use std::hash::{BuildHasher as _, RandomState};
 
 /// `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
@@ -24,6 +26,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)]).collect()
 }
 
+/// A random number for an id. It is not secret.
+pub(crate) fn random_id() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +38,11 @@ mod tests {
     #[test]
     fn hex_has_two_digits_per_byte() {
         assert_eq!(hex(&[0, 0x0a, 0x9f, 0xff]), "000a9fff");
+    }
+
+    #[test]
+    fn random_ids_differ() {
+        assert_ne!(random_id(), random_id());
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! `tokenwarden incidents`: the incidents with status, assignee and notes, and changes of these.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
-
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -15,10 +12,10 @@ use super::sql::failure;
 use super::terminal::to_stdout;
 use crate::closing::handled;
 use crate::config::Config;
-use crate::port::{Clock as _, Handled, HandledStep};
+use crate::number::random_id;
+use crate::port::{Handled, HandledStep};
 use crate::sanitize;
 use crate::store::{ClickHouse, Reader, StoreSettings, WorkChange, WorkStatus};
-use crate::telemetry::SystemClock;
 use crate::verdict::IncidentId;
 
 /// List incidents, and record who works on them.
@@ -282,7 +279,7 @@ async fn apply(
         let change = WorkChange {
             incident_id: arguments.incident.clone(),
             version: version + 1,
-            change_id: RandomState::new().hash_one((std::process::id(), SystemClock.now_millis())),
+            change_id: random_id(),
             status: match step {
                 Step::Acknowledge { .. } => WorkStatus::Acknowledged,
                 Step::Resolve => WorkStatus::Resolved,

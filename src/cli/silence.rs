@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::terminal::to_stdout;
 use super::{moment, operator, record_log};
 use crate::config::Config;
 use crate::millis::rfc3339;
-use crate::number::counted;
+use crate::number::{counted, random_id};
 use crate::port::{
     Clock as _, RecordLog, Scope, Silence, SilenceId, SilenceKey, SilenceLimits, SilenceProblem, SilenceRecord,
     SilenceState, WithheldCount,
@@ -140,7 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::Add(arguments) => {
             let silence = checked(arguments, limits, now)?;
-            let id = SilenceId(RandomState::new().hash_one((std::process::id(), now)));
+            let id = SilenceId(random_id());
             let until = rfc3339(silence.until);
             append(&*log, id, SilenceState::Added(silence))?;
             to_stdout(&format!("added {id} until {until}\n"))

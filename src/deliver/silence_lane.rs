@@ -1,7 +1,6 @@
 //! The lane of silences: reports those that have ended, and writes the counts of withheld alerts to their log.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::lane::Attempt;
 use super::outbox::{Message, Report};
 use super::record::Record;
 use super::silences::Silences;
+use crate::number::random_id;
 use crate::port::{ActionOutcome, Notifier, SilenceId, SilenceKey, SilenceRecord, SilenceState, Store, WithheldCount};
 use crate::telemetry::Condition;
 
@@ -127,7 +127,7 @@ where
         if let Some(member) = known {
             return member;
         }
-        let member = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let member = format!("{:016x}", random_id());
         self.record(SILENCES, vec![Record::Member { member: member.clone() }], stop).await;
         member
     }
