@@ -46,12 +46,8 @@ enum Command {
         /// Tenant of the token or grant. Without it, that of events without a tenant.
         #[arg(long, value_name = "TENANT", default_value = "", hide_default_value = true)]
         tenant: String,
-        /// Reason, kept with the entry.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// Name, kept with the entry [default: the user of the operating system].
-        #[arg(long, value_name = "NAME")]
-        by: Option<String>,
+        #[command(flatten)]
+        author: operator::Author,
     },
 }
 
@@ -120,8 +116,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let entries = entries_of(record_log::read_all(&*log)?);
     match &arguments.command {
         Command::List => print(&entries),
-        Command::Lift { kind, id, tenant, reason, by } => {
-            let (by, reason) = (operator::name(by.as_deref())?, operator::text(reason, "--reason")?);
+        Command::Lift { kind, id, tenant, author } => {
+            let (by, reason) = author.checked()?;
             let target = match kind {
                 TargetKind::Token => Target::Token(id.clone()),
                 TargetKind::Grant => Target::Family(id.clone()),

@@ -1,5 +1,7 @@
 //! The person who runs a command, for the audit trail.
 
+use clap::Args;
+
 use super::failure::Failure;
 use crate::sanitize;
 
@@ -7,6 +9,24 @@ use crate::sanitize;
 const NAME_CHARS_MAX: usize = 100;
 /// Maximum length of a reason or note, characters.
 const TEXT_CHARS_MAX: usize = 1_000;
+
+/// Reason and author of a record that is kept.
+#[derive(Debug, Args)]
+pub(super) struct Author {
+    /// Reason, kept with the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Name, kept with the record [default: the user of the operating system].
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+impl Author {
+    /// Name and reason. Both are checked texts.
+    pub(super) fn checked(&self) -> Result<(String, String), Failure> {
+        Ok((name(self.by.as_deref())?, text(&self.reason, "--reason")?))
+    }
+}
 
 /// `--by`, or the user of the operating system: the name of the effective user id in `/etc/passwd`, or the number.
 pub(super) fn name(by: Option<&str>) -> Result<String, Failure> {

@@ -50,25 +50,8 @@ enum Command {
         #[arg(value_name = "SILENCE")]
         id: String,
         #[command(flatten)]
-        author: AuthorArguments,
+        author: operator::Author,
     },
-}
-
-#[derive(Debug, Args)]
-struct AuthorArguments {
-    /// Reason, kept with the silence.
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Name, kept with the silence [default: the user of the operating system].
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
-}
-
-impl AuthorArguments {
-    /// Author and reason. Both are checked texts.
-    fn checked(&self) -> Result<(String, String), Failure> {
-        Ok((operator::name(self.by.as_deref())?, operator::text(&self.reason, "--reason")?))
-    }
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +81,7 @@ struct Add {
     #[arg(long, value_name = "SPAN")]
     r#for: Option<String>,
     #[command(flatten)]
-    author: AuthorArguments,
+    author: operator::Author,
 }
 
 fn parse_rule(text: &str) -> Result<RuleId, String> {
