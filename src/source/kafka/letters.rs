@@ -6,15 +6,14 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::connect::misconfigured;
 use super::member::log;
-use super::own_topic::OwnTopic;
+use super::own_topic::{OwnTopic, Results};
 use super::settings::KafkaSettings;
 use crate::checkpoint::DeadLetter;
 use crate::lock::unpoisoned;
@@ -178,7 +177,7 @@ impl Waiting {
 /// The sending thread.
 struct Lane {
     topic: OwnTopic,
-    producer: ThreadedProducer<Sender>,
+    producer: ThreadedProducer<Results<usize>>,
     queue: Arc<Queue>,
     observer: Arc<dyn SourceObserver>,
     /// Why the topic refuses letters.
@@ -247,7 +246,7 @@ impl Lane {
             }
         }
         let flushed = self.producer.flush(FLUSH_WAIT);
-        for (ticket, result) in unpoisoned(&self.producer.context().delivered).drain(..) {
+        for (ticket, result) in self.producer.context().take() {
             // An earlier ticket belongs to a letter that was sent again.
             if let Some(slot) = ticket.checked_sub(first).and_then(|at| results.get_mut(at)) {
                 *slot = Some(result);
@@ -303,36 +302,11 @@ impl Lane {
     }
 }
 
-fn producer(mut config: ClientConfig) -> Result<ThreadedProducer<Sender>, SourceError> {
+fn producer(mut config: ClientConfig) -> Result<ThreadedProducer<Results<usize>>, SourceError> {
     // A repeated letter has the same key. Sequence numbers would prevent repetition, but can break the producer.
     config.set("enable.idempotence", "false").set("acks", "all").set("linger.ms", "5");
     config.set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS).set("request.timeout.ms", "5000");
     // librdkafka retries for `message.timeout.ms` and loses the reason, so this thread retries instead.
     config.set("retries", "1").set("topic.metadata.propagation.max.ms", "5000");
-    ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)
-}
-
-/// Stores the delivery results.
-#[derive(Default)]
-struct Sender {
-    delivered: Mutex<Vec<(usize, KafkaResult<()>)>>,
-}
-
-impl ClientContext for Sender {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer");
-    }
-}
-
-impl ProducerContext for Sender {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, delivered: &DeliveryResult<'_>, ticket: usize) {
-        let result = delivered.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        unpoisoned(&self.delivered).push((ticket, result));
-    }
+    ThreadedProducer::from_config_and_context(&config, Results::new(log)).map_err(misconfigured)
 }

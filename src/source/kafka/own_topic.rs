@@ -1,13 +1,19 @@
 //! A topic that tokenwarden writes and creates.
 
+use std::sync::Mutex;
+
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::util::IntoOpaque;
 
 use super::connect::{create_topic, misconfigured};
 use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::Quiet;
+use crate::lock::unpoisoned;
 use crate::port::SourceError;
 
 /// Reason if the ACL does not permit writing.
@@ -80,5 +86,42 @@ impl OwnTopic {
             most = counts.fold(most, usize::max);
         }
         Ok(most)
+    }
+}
+
+/// Stores the delivery results of messages to the topic. `T` identifies a message.
+pub(super) struct Results<T> {
+    delivered: Mutex<Vec<(T, KafkaResult<()>)>>,
+    log: fn(RDKafkaLogLevel, &str, &str),
+}
+
+impl<T> Results<T> {
+    /// `log` receives level, facility and text of the client's messages.
+    pub(super) fn new(log: fn(RDKafkaLogLevel, &str, &str)) -> Self {
+        Self { delivered: Mutex::default(), log }
+    }
+
+    /// The results since the last call.
+    pub(super) fn take(&self) -> Vec<(T, KafkaResult<()>)> {
+        std::mem::take(&mut *unpoisoned(&self.delivered))
+    }
+}
+
+impl<T: Send + 'static> ClientContext for Results<T> {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        (self.log)(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka producer");
+    }
+}
+
+impl<T: IntoOpaque + 'static> ProducerContext for Results<T> {
+    type DeliveryOpaque = T;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, message: T) {
+        let result = delivered.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        unpoisoned(&self.delivered).push((message, result));
     }
 }

@@ -9,21 +9,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::connect::misconfigured;
-use super::own_topic::OwnTopic;
+use super::own_topic::{OwnTopic, Results};
 use super::settings::KafkaSettings;
 use super::state_log::log_of_client;
 use crate::checkpoint::{Position, TopicId};
-use crate::lock::unpoisoned;
 use crate::port::{Condition, SourceError, SourceObserver, VerdictRecord};
 
 /// Maximum size of the verdicts that are not acknowledged, in memory. The client has a copy of those that it sends.
@@ -38,7 +36,7 @@ const LOOK_WAIT: Duration = Duration::from_secs(60);
 /// The topic, see the module documentation.
 pub(super) struct VerdictTopic {
     name: String,
-    producer: ThreadedProducer<Sender>,
+    producer: ThreadedProducer<Results<Arc<Sending>>>,
     observer: Arc<dyn SourceObserver>,
     /// Verdicts that the client does not have, oldest first.
     waiting: VecDeque<Arc<Sending>>,
@@ -99,7 +97,7 @@ impl VerdictTopic {
         // The partitioner of the Java client: if both topics have the same number of partitions, a verdict is in the
         // partition with the number of its event's partition.
         config.set("partitioner", "murmur2_random");
-        let producer = ThreadedProducer::from_config_and_context(&config, Sender::default()).map_err(misconfigured)?;
+        let producer = ThreadedProducer::from_config_and_context(&config, Results::new(log_of_client)).map_err(misconfigured)?;
         let (results, looked) = mpsc::channel();
         std::thread::Builder::new()
             .name("verdict-topic".to_owned())
@@ -164,7 +162,7 @@ impl VerdictTopic {
     }
 
     fn take_results(&mut self, done: &mut dyn FnMut(&Position, u64)) {
-        let results = std::mem::take(&mut *unpoisoned(&self.producer.context().0));
+        let results = self.producer.context().take();
         let (mut refused, mut reason, mut too_large) = (Vec::new(), None, 0);
         let is_empty = results.is_empty();
         for (sending, result) in results {
@@ -259,29 +257,6 @@ fn look(topic: &OwnTopic, results: &mpsc::Sender<Option<String>>) {
             return;
         }
         std::thread::sleep(LOOK_WAIT);
-    }
-}
-
-/// Stores the delivery results.
-#[derive(Default)]
-struct Sender(Mutex<Vec<(Arc<Sending>, KafkaResult<()>)>>);
-
-impl ClientContext for Sender {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_of_client(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer");
-    }
-}
-
-impl ProducerContext for Sender {
-    type DeliveryOpaque = Arc<Sending>;
-
-    fn delivery(&self, delivered: &DeliveryResult<'_>, sending: Arc<Sending>) {
-        let result = delivered.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        unpoisoned(&self.0).push((sending, result));
     }
 }
 
