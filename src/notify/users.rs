@@ -5,20 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hmac::Hmac;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::{Address, AsyncTransport as _, Message};
-use reqwest::{Client, Url};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::Sha256;
 
 use super::email::{EmailSettings, StartTls, delivery_error, header, transport};
-use super::webhook::{WebhookSettings, keys, outcome, signature};
+use super::webhook::{Endpoint, WebhookSettings};
 use crate::millis::rfc3339;
-use crate::outgoing;
 use crate::port::{Accepted, Clock, DeliveryError, UserMessage, UserNotifier, UserText};
 use crate::sanitize;
 
@@ -198,20 +194,23 @@ impl UserNotifier for UserEmail {
 
 /// Requests about users to one URL, signed as in Standard Webhooks 1.0.
 struct UserWebhook {
-    client: Client,
-    url: Url,
-    keys: Vec<Hmac<Sha256>>,
+    endpoint: Endpoint,
     clock: Arc<dyn Clock>,
 }
 
 impl UserWebhook {
     fn new(settings: &WebhookSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
-        let url = Url::parse(&settings.url).map_err(|error| ("webhook.url", format!("is not a URL: {error}")))?;
-        outgoing::check_url(&url, settings.allow_private).map_err(|problem| ("webhook.url", problem))?;
-        let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref())
-            .map_err(|problem| ("webhook.ca_file", problem))?;
-        let keys = keys(settings.secret.expose_secret()).map_err(|problem| ("webhook.secret", problem.to_owned()))?;
-        Ok(Self { client, url, keys, clock })
+        let endpoint = Endpoint::new(settings).map_err(|(key, problem)| (in_webhook(key), problem))?;
+        Ok(Self { endpoint, clock })
+    }
+}
+
+/// The key in `[notify_users.webhook]`.
+fn in_webhook(key: &str) -> &'static str {
+    match key {
+        "ca_file" => "webhook.ca_file",
+        "secret" => "webhook.secret",
+        _ => "webhook.url",
     }
 }
 
@@ -234,21 +233,7 @@ impl UserNotifier for UserWebhook {
             "incident_id": message.incident.to_string(), "at": rfc3339(message.at),
             "subject": text.subject, "text": text.body,
         });
-        let (body, seconds) = (sanitize::json(&body.to_string()), now / 1000);
-        let request = self
-            .client
-            .post(self.url.clone())
-            .header("content-type", "application/json")
-            .header("webhook-id", key)
-            .header("webhook-timestamp", seconds)
-            .header("webhook-signature", signature(&self.keys, key, seconds, &body))
-            .body(body);
-        let answer = request.send().await.map_err(|error| DeliveryError::Retriable {
-            reason: outgoing::reason(&error),
-            status: 0,
-            retry_after: None,
-        })?;
-        outcome(answer.status().as_u16(), outgoing::retry_after(answer.headers(), now)).map(Accepted::with)
+        self.endpoint.post(key, sanitize::json(&body.to_string()), now).await.map(Accepted::with)
     }
 }
 

@@ -34,12 +34,48 @@ pub struct WebhookSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Sends alerts to one URL.
-pub struct Webhook {
-    name: String,
+/// A URL that receives signed requests.
+pub(super) struct Endpoint {
     client: Client,
     url: Url,
     keys: Vec<Hmac<Sha256>>,
+}
+
+impl Endpoint {
+    /// The error is the key in its section and the problem; it contains no secret.
+    pub(super) fn new(settings: &WebhookSettings) -> Result<Self, (&'static str, String)> {
+        let url = Url::parse(&settings.url).map_err(|error| ("url", format!("is not a URL: {error}")))?;
+        outgoing::check_url(&url, settings.allow_private).map_err(|problem| ("url", problem))?;
+        let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref())
+            .map_err(|problem| ("ca_file", problem))?;
+        let keys = keys(settings.secret.expose_secret()).map_err(|problem| ("secret", problem.to_owned()))?;
+        Ok(Self { client, url, keys })
+    }
+
+    /// Sends `body`, JSON, with the id `key` at `now`, milliseconds since the epoch. Returns the status.
+    pub(super) async fn post(&self, key: &str, body: String, now: i64) -> Result<u16, DeliveryError> {
+        let seconds = now / 1000;
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header("content-type", "application/json")
+            .header("webhook-id", key)
+            .header("webhook-timestamp", seconds)
+            .header("webhook-signature", signature(&self.keys, key, seconds, &body))
+            .body(body);
+        let answer = request.send().await.map_err(|error| DeliveryError::Retriable {
+            reason: outgoing::reason(&error),
+            status: 0,
+            retry_after: None,
+        })?;
+        outcome(answer.status().as_u16(), outgoing::retry_after(answer.headers(), now))
+    }
+}
+
+/// Sends alerts to one URL.
+pub struct Webhook {
+    name: String,
+    endpoint: Endpoint,
     clock: Arc<dyn Clock>,
     /// Nothing is sent before this time, because the receiver answered 410. Milliseconds since the epoch, wall clock.
     gone_until: AtomicI64,
@@ -48,12 +84,8 @@ pub struct Webhook {
 impl Webhook {
     /// The error is the key in its section and the problem; it contains no secret.
     pub fn new(name: &str, settings: &WebhookSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
-        let url = Url::parse(&settings.url).map_err(|error| ("url", format!("is not a URL: {error}")))?;
-        outgoing::check_url(&url, settings.allow_private).map_err(|problem| ("url", problem))?;
-        let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref())
-            .map_err(|problem| ("ca_file", problem))?;
-        let keys = keys(settings.secret.expose_secret()).map_err(|problem| ("secret", problem.to_owned()))?;
-        Ok(Self { name: name.to_owned(), client, url, keys, clock, gone_until: AtomicI64::new(0) })
+        let endpoint = Endpoint::new(settings)?;
+        Ok(Self { name: name.to_owned(), endpoint, clock, gone_until: AtomicI64::new(0) })
     }
 }
 
@@ -65,7 +97,7 @@ impl Notifier for Webhook {
 
     /// Without the path, which contains a secret in many webhook URLs.
     fn target(&self) -> String {
-        self.url[..url::Position::BeforePath].to_owned()
+        self.endpoint.url[..url::Position::BeforePath].to_owned()
     }
 
     async fn notify(&self, alert: Alert<'_>, key: &str) -> Result<Accepted, DeliveryError> {
@@ -73,26 +105,9 @@ impl Notifier for Webhook {
         if now < self.gone_until.load(Ordering::Relaxed) {
             return Err(DeliveryError::Permanent { reason: GONE.to_owned(), status: 410 });
         }
-        let seconds = now / 1000;
         let body = sanitize::json(&ocsf::finding(alert, key).to_string());
-        let sent = self
-            .client
-            .post(self.url.clone())
-            .header("content-type", "application/json")
-            .header("webhook-id", key)
-            .header("webhook-timestamp", seconds)
-            .header("webhook-signature", signature(&self.keys, key, seconds, &body))
-            .body(body)
-            .send()
-            .await;
-        let answer = sent.map_err(|error| DeliveryError::Retriable {
-            reason: outgoing::reason(&error),
-            status: 0,
-            retry_after: None,
-        })?;
-        let status = answer.status().as_u16();
-        let result = outcome(status, outgoing::retry_after(answer.headers(), now));
-        if status == 410 {
+        let result = self.endpoint.post(key, body, now).await;
+        if matches!(result, Err(DeliveryError::Permanent { status: 410, .. })) {
             self.gone_until.store(now + GONE_MS, Ordering::Relaxed);
         }
         result.map(Accepted::with)
@@ -110,7 +125,7 @@ const GONE: &str = "the webhook answered 410 (gone)";
 
 /// Meaning of an HTTP status. Errors that the receiver may repair, such as a wrong path or key, are retried. Errors in the
 /// message are permanent.
-pub(super) fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
+fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16, DeliveryError> {
     let permanent = |reason: String| Err(DeliveryError::Permanent { reason, status });
     match status {
         200..=299 => Ok(status),
@@ -122,7 +137,7 @@ pub(super) fn outcome(status: u16, retry_after: Option<Duration>) -> Result<u16,
 }
 
 /// The signing keys in `secret`, the current one first.
-pub(super) fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
+fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
     let mut keys = Vec::new();
     for secret in secret.split_whitespace() {
         let bytes = match secret.strip_prefix("whsec_") {
@@ -138,7 +153,7 @@ pub(super) fn keys(secret: &str) -> Result<Vec<Hmac<Sha256>>, &'static str> {
 }
 
 /// One signature `v1,…` per key, separated by spaces.
-pub(super) fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> String {
+fn signature(keys: &[Hmac<Sha256>], id: &str, seconds: i64, body: &str) -> String {
     let sign = |key: &Hmac<Sha256>| {
         let mut mac = key.clone();
         mac.update(format!("{id}.{seconds}.{body}").as_bytes());
