@@ -56,8 +56,7 @@ pub(super) fn open(
 /// Channels and texts of messages to users, if they are configured.
 pub(super) fn users(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<UserNotices>>, Failure> {
     let Some(settings) = &config.notify_users else { return Ok(None) };
-    let notifiers = open_users(settings, Arc::clone(clock)).map_err(Mistake::from);
-    let notifiers = notifiers.map_err(wrong(config, "notify_users"))?;
+    let notifiers = open_users(settings, Arc::clone(clock)).map_err(wrong(config, "notify_users"))?;
     let texts = UserTexts::new(settings.templates_dir.clone());
     let limits = UserLimits { per_user_per_day: settings.per_user_per_day, per_hour: settings.max_per_hour };
     Ok(Some(Arc::new(UserNotices { notifiers, texts, limits })))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::delivery::wrong;
 use super::failure::Failure;
 use crate::config::Config;
-use crate::port::{Clock, Mistake, Revoker};
+use crate::port::{Clock, Revoker};
 use crate::store::ClickHouse;
 use crate::telemetry::Metrics;
 use crate::user_api::{Parts, UserApi, objection};
@@ -38,7 +38,7 @@ pub(super) async fn serve(
         metrics: Arc::clone(metrics),
         folder: config.outbox.dir.clone(),
     };
-    let api = UserApi::new(settings, parts).map_err(Mistake::from).map_err(wrong(config, "user_api"))?;
+    let api = UserApi::new(settings, parts).map_err(wrong(config, "user_api"))?;
     api.serve(settings.listen).await.map_err(|error| {
         Failure::Unavailable(format!("cannot listen on {} (user_api.listen): {error}", settings.listen))
     })

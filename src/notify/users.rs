@@ -15,7 +15,7 @@ use serde_json::json;
 use super::email::{EmailSettings, StartTls, delivery_error, header, transport};
 use super::webhook::{Endpoint, WebhookSettings};
 use crate::millis::rfc3339;
-use crate::port::{Accepted, Clock, DeliveryError, UserMessage, UserNotifier, UserText};
+use crate::port::{Accepted, Clock, DeliveryError, Mistake, UserMessage, UserNotifier, UserText};
 use crate::sanitize;
 
 /// Longest mail address, bytes (RFC 5321 section 4.5.3.1.3, without the angle brackets).
@@ -87,11 +87,8 @@ pub struct UserEmailSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// The channels for messages to users. The error is the key and the problem; it contains no secret.
-pub fn open_users(
-    settings: &UserNoticeSettings,
-    clock: Arc<dyn Clock>,
-) -> Result<Vec<Arc<dyn UserNotifier>>, (&'static str, String)> {
+/// The channels for messages to users.
+pub fn open_users(settings: &UserNoticeSettings, clock: Arc<dyn Clock>) -> Result<Vec<Arc<dyn UserNotifier>>, Mistake> {
     let mut notifiers: Vec<Arc<dyn UserNotifier>> = Vec::new();
     if let Some(email) = &settings.email {
         notifiers.push(Arc::new(UserEmail::new(email, &settings.domains)?));

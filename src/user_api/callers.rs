@@ -12,7 +12,7 @@ use super::page::SignedHeaders;
 use super::settings::{AccountPageSettings, JwtSettings, UserApiSettings};
 use crate::jose::{self, Rejected};
 use crate::millis::SECOND_MS;
-use crate::port::Clock;
+use crate::port::{Clock, Mistake};
 
 /// Difference of clocks that is accepted for the times of a token.
 const LEEWAY_MS: i64 = 30 * SECOND_MS;
@@ -26,11 +26,8 @@ pub(super) struct Callers {
 
 impl Callers {
     /// The error is the key in `[user_api]` and the problem.
-    pub(super) fn new(settings: &UserApiSettings, clock: &Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
-        let jwt = settings.jwt.clone().map(|jwt| {
-            let keys = Keys::of(&jwt, Arc::clone(clock))?;
-            Ok((jwt, keys))
-        });
+    pub(super) fn new(settings: &UserApiSettings, clock: &Arc<dyn Clock>) -> Result<Self, Mistake> {
+        let jwt = settings.jwt.clone().map(|jwt| Keys::of(&jwt, Arc::clone(clock)).map(|keys| (jwt, keys)));
         let page = settings.account_page.clone().map(|page| {
             let headers = SignedHeaders::new(page.secret.clone(), Arc::clone(clock));
             (page, headers)

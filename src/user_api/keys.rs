@@ -11,7 +11,7 @@ use crate::jose::KeySet;
 use crate::lock::unpoisoned;
 use crate::millis::{MINUTE_MS, SECOND_MS};
 use crate::outgoing;
-use crate::port::Clock;
+use crate::port::{Clock, Mistake};
 
 /// Keys are read again after this time, so that a removed key is no longer accepted.
 const KEEP_MS: i64 = 10 * MINUTE_MS;
@@ -44,18 +44,18 @@ pub(super) struct Keys {
 
 impl Keys {
     /// The error is the key in `[user_api]` and the problem.
-    pub(super) fn of(settings: &JwtSettings, clock: Arc<dyn Clock>) -> Result<Self, (&'static str, String)> {
+    pub(super) fn of(settings: &JwtSettings, clock: Arc<dyn Clock>) -> Result<Self, Mistake> {
         let place = match (&settings.jwks_file, &settings.jwks_url) {
             (Some(file), _) => {
-                read_file(file).map_err(|problem| ("jwt.jwks_file", problem))?;
+                read_file(file).map_err(Mistake::of("jwt.jwks_file"))?;
                 Place::File(file.clone())
             }
             (None, Some(text)) => {
-                let url = url::Url::parse(text).map_err(|error| ("jwt.jwks_url", error.to_string()))?;
+                let url = url::Url::parse(text).map_err(|error| Mistake::new("jwt.jwks_url", error.to_string()))?;
                 let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref());
-                Place::Url(client.map_err(|problem| ("jwt.jwks_url", problem))?, text.clone())
+                Place::Url(client.map_err(Mistake::of("jwt.jwks_url"))?, text.clone())
             }
-            (None, None) => return Err(("jwt", "needs one of jwks_file and jwks_url".to_owned())),
+            (None, None) => return Err(Mistake::new("jwt", "needs one of jwks_file and jwks_url")),
         };
         Ok(Self { place, clock, known: Arc::default() })
     }

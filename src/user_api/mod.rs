@@ -35,7 +35,7 @@ use self::limits::Limits;
 use self::revocation::{ANSWER_WAIT, JobResult, JobState, NotStarted, Revocations};
 pub(crate) use self::settings::UserApiSettings;
 use crate::by_hand::{PER_MINUTE, Pace};
-use crate::port::{Clock, Radius, Revoker, Store, StoreError};
+use crate::port::{Clock, Mistake, Radius, Revoker, Store, StoreError};
 use crate::store::StoreSettings;
 use crate::telemetry::Metrics;
 
@@ -81,12 +81,9 @@ pub(crate) fn objection(revoker: &dyn Revoker) -> Option<&'static str> {
 pub(crate) struct UserApi(Router);
 
 impl UserApi {
-    /// The error is the key in `[user_api]` and the problem. Must be called in a runtime, in which jobs of an earlier
+    /// The key of a mistake is one in `[user_api]`. Must be called in a runtime, in which jobs of an earlier
     /// process are continued.
-    pub(crate) fn new<S: Store + 'static>(
-        settings: &UserApiSettings,
-        parts: Parts<S>,
-    ) -> Result<Self, (&'static str, String)>
+    pub(crate) fn new<S: Store + 'static>(settings: &UserApiSettings, parts: Parts<S>) -> Result<Self, Mistake>
     where
         S::Rows: 'static,
     {

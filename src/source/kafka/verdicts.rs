@@ -8,8 +8,8 @@
 //! [`WAITING_BYTES_MAX`], the oldest are dropped and counted, and their offsets can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -97,7 +97,8 @@ impl VerdictTopic {
         // The partitioner of the Java client: if both topics have the same number of partitions, a verdict is in the
         // partition with the number of its event's partition.
         config.set("partitioner", "murmur2_random");
-        let producer = ThreadedProducer::from_config_and_context(&config, Results::new(log_of_client)).map_err(misconfigured)?;
+        let producer =
+            ThreadedProducer::from_config_and_context(&config, Results::new(log_of_client)).map_err(misconfigured)?;
         let (results, looked) = mpsc::channel();
         std::thread::Builder::new()
             .name("verdict-topic".to_owned())
