@@ -432,6 +432,18 @@ fn stopped_member_hands_its_memory_to_another() {
 }
 
 /// The service without a word about snapshots in its configuration, whose user may not create their topic.
+/// Configures the service as a user whose permissions can be denied. `topics`: the lines about own topics. Returns
+/// the configuration.
+fn configure_guarded(folder: &Path, topic: &str, topics: &str) -> String {
+    let login = "'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN', 'sasl.username' = 'tokenwarden', \
+                 'sasl.password' = 'right'";
+    configure(folder, folder, topic, 1_000, login);
+    let file = folder.join("tokenwarden.toml");
+    let config = read(&file).replace("state_topic = true\n", topics).replace(&KAFKA.brokers, &KAFKA.guarded);
+    keep_secret(&file, &config);
+    config
+}
+
 #[test]
 fn service_without_permission_for_snapshots_starts() {
     let topic = "state-forbidden";
@@ -439,12 +451,7 @@ fn service_without_permission_for_snapshots_starts() {
     KAFKA.deny_creation(&format!("{topic}.state"));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let login = "'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN', 'sasl.username' = 'tokenwarden', \
-                 'sasl.password' = 'right'";
-    configure(folder, folder, topic, 1_000, login);
-    let file = folder.join("tokenwarden.toml");
-    let config = read(&file).replace("state_topic = true\n", "").replace(&KAFKA.brokers, &KAFKA.guarded);
-    keep_secret(&file, &config);
+    let config = configure_guarded(folder, topic, "");
     KAFKA.produce(topic, [("key", b"{}".as_slice())]);
     let service = Service::start(folder);
     let done = eventually(Duration::from_secs(60), "the message is processed", || {
@@ -463,7 +470,7 @@ fn service_without_permission_for_snapshots_starts() {
     service.stop();
 
     // With `state_topic = true` it does not start.
-    keep_secret(&file, &config.replace("prefix = ", "state_topic = true\nprefix = "));
+    keep_secret(&folder.join("tokenwarden.toml"), &config.replace("prefix = ", "state_topic = true\nprefix = "));
     let refused = tokenwarden(folder).args(["run", "--config", "tokenwarden.toml"]).output().expect("it runs");
     let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(69), "{reason}");
@@ -551,13 +558,7 @@ fn killed_service_sends_the_verdict_on_each_event() {
     KAFKA.create_topic(topic, 1);
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let login = "'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'PLAIN', 'sasl.username' = 'tokenwarden', \
-                 'sasl.password' = 'right'";
-    configure(folder, folder, topic, 1_000, login);
-    let file = folder.join("tokenwarden.toml");
-    let config = read(&file).replace(&KAFKA.brokers, &KAFKA.guarded);
-    let config = config.replace("state_topic = true\n", "state_topic = true\nverdicts_topic = true\n");
-    keep_secret(&file, &config);
+    let config = configure_guarded(folder, topic, "state_topic = true\nverdicts_topic = true\n");
     let lines = simulated();
     let events: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let events = &events[..4_000];

@@ -311,6 +311,19 @@ fn configure(folder: &Path, kafka: &Kafka) {
     configure_from(folder, &source);
 }
 
+/// The configured folders of two members, with a Kafka and receivers.
+fn two_members() -> ([tempfile::TempDir; 2], Kafka, Receivers) {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 1);
+    let receivers = Receivers::start();
+    for folder in &folders {
+        configure(folder.path(), &kafka);
+        receivers.configure(folder.path());
+    }
+    (folders, kafka, receivers)
+}
+
 fn configure_from(folder: &Path, source: &str) {
     let text = format!("rules_dir = 'rules'\n{source}[store]\nurl = 'embedded:data'\n");
     std::fs::write(folder.join("tokenwarden.toml"), text).expect("a configuration");

@@ -75,14 +75,7 @@ fn entries(folder: &Path) -> BTreeMap<String, String> {
 
 #[test]
 fn revoked_grant_is_denied_by_all_members() {
-    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let kafka = Kafka::start();
-    kafka.create_topic(TOPIC, 1);
-    let receivers = Receivers::start();
-    for folder in &folders {
-        configure(folder.path(), &kafka);
-        receivers.configure(folder.path());
-    }
+    let (folders, kafka, receivers) = two_members();
     let [one, two] = [("one", &folders[0]), ("two", &folders[1])].map(|(name, dir)| Guarded::start(dir.path(), name));
 
     // The provider does not answer, and the grant is denied nevertheless.

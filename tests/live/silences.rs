@@ -9,13 +9,8 @@ fn silence(folder: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn silence_holds_for_all_members() {
-    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let kafka = Kafka::start();
-    kafka.create_topic(TOPIC, 1);
-    let receivers = Receivers::start();
+    let (folders, kafka, receivers) = two_members();
     for folder in &folders {
-        configure(folder.path(), &kafka);
-        receivers.configure(folder.path());
         let file = folder.path().join("tokenwarden.toml");
         // Without a revocation, whose outcome would be reported.
         keep_secret(
