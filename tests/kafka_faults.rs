@@ -407,7 +407,7 @@ fn forbidden_verdict_delays_only_the_commit() {
     let record = |offset, index| VerdictRecord {
         position: Position::new(topic, 0, offset),
         index,
-        key: "somebody".to_owned(),
+        key: "user-1".to_owned(),
         json: format!("{{\"event_id\":\"{offset}-{index}\"}}").into_bytes(),
     };
     let began = Instant::now();

@@ -129,7 +129,7 @@ async fn inform_users(config: &Config, messages: &[UserMessage]) -> Result<(), F
         let mut reached = users.notifiers.iter().filter(|notifier| notifier.receiver(message).is_some()).peekable();
         let user = &message.user_id;
         if reached.peek().is_none() {
-            lines.push(format!("{user}: no message, because the id is no mail address of an allowed domain"));
+            lines.push(format!("{user}: no message, because the id is not a mail address of an allowed domain"));
         }
         for notifier in reached {
             let answer = notifier.notify(message, &text, &key(message)).await;

@@ -49,8 +49,8 @@ impl Candidate {
     }
 
     /// Whether every grant was revoked and the wait is over at `now`. The expiry of an access token does not shorten the
-    /// wait, because a refresh token of the same grant may live longer. `actions` has no tenant, so an incident of several
-    /// tenants never closes.
+    /// wait, because a refresh token of the same grant may live longer. Rows of `actions` from before migration 11 have no
+    /// tenant, so an incident of several tenants never closes.
     pub(super) fn may_close(&self, now: i64, wait_ms: i64) -> bool {
         let Some(revoked_at) = self.revoked_at() else { return false };
         let has_one_tenant = self.grants.windows(2).all(|pair| pair[0].tenant_id == pair[1].tenant_id);

@@ -73,7 +73,7 @@ where
         let reached = users.notifiers.iter().filter(|notifier| notifier.receiver(&message).is_some());
         let lanes: Vec<_> = reached.map(|notifier| user_lane(&**notifier)).collect();
         if lanes.is_empty() {
-            let reason = "the user id is no mail address of an allowed domain (notify_users.domains)";
+            let reason = "the user id is not a mail address of an allowed domain (notify_users.domains)";
             let attempt = first_attempt(&message, &key, ActionOutcome::Failed);
             return Some(Record::Row { row: self.user_row(&message, attempt, reason) });
         }

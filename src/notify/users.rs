@@ -170,7 +170,7 @@ impl UserNotifier for UserEmail {
     async fn notify(&self, message: &UserMessage, text: &UserText, key: &str) -> Result<Accepted, DeliveryError> {
         let permanent = |reason: &str| DeliveryError::Permanent { reason: reason.to_owned(), status: 0 };
         let to = self.address(&message.user_id);
-        let to = to.ok_or_else(|| permanent("the user id is no mail address of an allowed domain"))?;
+        let to = to.ok_or_else(|| permanent("the user id is not a mail address of an allowed domain"))?;
         let mail = Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))

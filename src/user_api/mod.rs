@@ -130,7 +130,7 @@ where
         .route(history, on(MethodFilter::GET, show_history::<S>))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), authenticate::<S>))
         .route(DESCRIPTION_PATH, on(MethodFilter::GET, describe))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "there is no such path; see /openapi.json"))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "the path does not exist; see /openapi.json"))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "the path has another method; see /openapi.json")
         })
