@@ -49,21 +49,23 @@ pub(super) struct Revocable {
     pub(super) already: usize,
 }
 
-/// Whether a grant belongs to the caller alone: all its accepted events name the caller, or all that report its issue.
-/// Any event can name any user, so one event proves nothing. A token whose other events name a grant belongs to that
-/// grant. The values are those of [`own_values`].
+/// Whether a grant belongs to the caller alone: all its accepted events name the caller, or all that report its issue, the
+/// first of which was received no later than any event that does not name the caller. Any event can name any user, so one
+/// event proves nothing. A token whose other events name a grant belongs to that grant. The values are those of
+/// [`own_values`].
 fn own_sql() -> String {
     format!(
-        "(countIf(user_id != ?) = 0 OR (countIf(kind = 'issued') > 0 AND countIf(kind = 'issued' AND user_id != ?) = 0)) \
+        "(countIf(user_id != ?) = 0 OR (countIf(kind = 'issued') > 0 AND countIf(kind = 'issued' AND user_id != ?) = 0 \
+             AND minIf(ingested_at, kind = 'issued') <= minIf(ingested_at, user_id != ?))) \
          AND (any(family_id) != '' OR any(token_id) GLOBAL NOT IN \
              (SELECT token_id FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND family_id != '' AND token_id GLOBAL IN \
-                 (SELECT token_id FROM token_events WHERE tenant_id = ? AND user_id = ? AND family_id = '')))"
+                 (SELECT token_id FROM token_events WHERE {ACCEPTED} AND tenant_id = ? AND user_id = ? AND family_id = '')))"
     )
 }
 
-fn own_values(caller: &Caller) -> [&str; 5] {
+fn own_values(caller: &Caller) -> [&str; 6] {
     let Caller { tenant, user, .. } = caller;
-    [user, user, tenant, tenant, user]
+    [user, user, user, tenant, tenant, user]
 }
 
 /// Accepted events of the grants that an accepted event of the caller names. Its values are those of [`of_caller_values`].

@@ -18,13 +18,15 @@ use openssl::sign::Signer;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokenwarden::checkpoint::Position;
+use tokenwarden::event::Kind;
 use tokenwarden::place::{Country, Place};
-use tokenwarden::port::{Clock as _, Store as _};
+use tokenwarden::port::{Clock as _, EventRow, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::telemetry::SystemClock;
 use tokio::io::AsyncWriteExt as _;
 
-use super::rows::{START, allowed, at, event, numbered, push, token};
+use super::rows::{INGESTED, START, allowed, at, event, numbered, push, token};
 use super::support::process::{eventually, free_port};
 use super::support::web::Web;
 use super::{embedded, library, turn};
@@ -193,6 +195,57 @@ async fn store(folder: &Path, grants: &[(&'static str, &'static str, &'static st
     }
     store.write(&rows).await.unwrap();
     store
+}
+
+/// An event of the tenant `acme`.
+struct Received {
+    user: &'static str,
+    family: &'static str,
+    kind: Kind,
+    ingested_at: i64,
+}
+
+#[test]
+fn late_issue_event_names_no_owner() {
+    with_provider(read_issue_events);
+}
+
+async fn read_issue_events(web: &Web) {
+    let (folder, issuer) = (TempDir::new().unwrap(), Issuer::new());
+    let store = ClickHouse::open(&embedded(&folder.path().join("data"))).await.unwrap();
+    let mut rows = EpochRows::new();
+    let received = [
+        Received { user: "ana", family: "g-1", kind: Kind::Issued, ingested_at: INGESTED },
+        Received { user: "", family: "g-1", kind: Kind::Use, ingested_at: INGESTED + 1_000 },
+        // A service, whose events have no user id, before an event names ana.
+        Received { user: "", family: "ci-deploy", kind: Kind::Use, ingested_at: INGESTED },
+        Received { user: "ana", family: "ci-deploy", kind: Kind::Issued, ingested_at: INGESTED + 1_000 },
+    ];
+    for (number, Received { user, family, kind, ingested_at }) in received.into_iter().enumerate() {
+        let mut event = event(number as u64);
+        event.event.tenant_id = Some("acme".into());
+        event.event.user_id = (!user.is_empty()).then(|| user.into());
+        event.event.family_id = Some(family.into());
+        (event.event.token_id, event.event.kind) = (token(&format!("token-{number}")), kind);
+        let (event, outcome) = (numbered(event), allowed());
+        let position = Position::new("token-events", 3, number as i64);
+        let (index, scored_at) = (0, 0);
+        rows.push_event(&EventRow {
+            event: &event,
+            outcome: &outcome,
+            position: &position,
+            index,
+            scored_at,
+            ingested_at,
+        });
+    }
+    store.write(&rows).await.unwrap();
+    let service = Service::start(folder, "embedded:data", web, &issuer).await;
+    let mut found = service.grants(&issuer.of("acme", "ana")).await;
+    found.sort_by_key(|grant| grant["id"].to_string());
+    let found: Vec<_> = found.iter().map(|grant| (&grant["id"], &grant["revocable"])).collect();
+    let (service_grant, own) = (json!(name("ci-deploy")), json!(name("g-1")));
+    assert_eq!(found, [(&service_grant, &json!(false)), (&own, &json!(true))]);
 }
 
 #[test]
