@@ -142,6 +142,15 @@ fn bearer_values_are_never_printed() {
 }
 
 #[test]
+fn free_port_stays_reserved_for_a_server() {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let other = tokio::net::TcpSocket::new_v4().expect("a socket");
+    other.bind(address).expect_err("it has no SO_REUSEADDR, like a socket for which the system chooses a port");
+    assert!(std::net::TcpStream::connect(address).is_err(), "nothing listens");
+    std::net::TcpListener::bind(address).expect("a server");
+}
+
+#[test]
 fn unavailable_store_exits_with_69() {
     let folder = folder();
     write(folder.path(), "e.ndjson", events(1));

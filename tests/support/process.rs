@@ -1,10 +1,12 @@
 //! Server processes that end with the test in every case.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
 
 /// A child process tied to a pipe. If this value is dropped or the test process dies, the pipe closes and the child is
 /// killed.
@@ -50,9 +52,15 @@ impl Drop for Tied {
     }
 }
 
-/// A free loopback port.
+/// A loopback port on which nothing listens. Until the test process ends, the system gives it to no other socket that does
+/// not name it: a socket that does not listen is bound to it. A server that sets `SO_REUSEADDR` can bind to it.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("the port can be bound again");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let port = socket.local_addr().expect("an address").port();
+    std::mem::forget(socket);
+    port
 }
 
 /// Waits until a process listens on `port`.
