@@ -5,6 +5,7 @@ mod clock;
 mod counters;
 mod explain;
 pub(crate) mod failpoint;
+mod feedback;
 mod learn;
 mod lifecycle_events;
 mod occurrence;
@@ -17,6 +18,7 @@ mod uses;
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Range, Voter};
 pub use self::counters::Counters;
+pub use self::feedback::{Feedback, Learnt, learn_feedback};
 
 use self::occurrence::{Before, Occurrence, baseline_key};
 use self::outcome::quiet;
@@ -70,7 +72,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
     }
     let timed = range == Range::Within;
     let at = if timed { own_time } else { state.clock.newest().or(*appended_at).unwrap_or(own_time) };
-    state.scored_at = at;
+    (state.scored_at, state.last_event) = (at, keys.event);
     let occurrence = Occurrence { baseline, index, before, at, timed, is_attempt };
     let outcome = if event.kind.is_sighting() {
         score_use(state, rules, enriched, occurrence)

@@ -226,6 +226,29 @@ impl fmt::Display for IncidentId {
     }
 }
 
+/// What a person found out about an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// Another party than the owner used the token.
+    True,
+    /// The owner used the token.
+    False,
+    /// Unusual, and allowed: a test, a new tool, a trip.
+    Benign,
+}
+
+impl Judgement {
+    /// The word in the command, the table and the record.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "true",
+            Self::False => "false",
+            Self::Benign => "benign",
+        }
+    }
+}
+
 /// Links incidents of several tenants with one cause. Visible only to the operator of all tenants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CampaignId(pub u64);

@@ -157,6 +157,12 @@ impl Incidents {
         Joined { open, new, report, new_baseline }
     }
 
+    /// Closes an incident: later alerts, also those of the same baselines, open another one.
+    pub(crate) fn close(&mut self, id: IncidentId) {
+        self.open.remove(id.0);
+        self.victims.remove(id.0);
+    }
+
     /// The first victims of an open incident, in the order in which they joined.
     pub(crate) fn victims(&self, id: IncidentId) -> &[Victim] {
         self.victims.get(id.0).map_or(&[], Vec::as_slice)

@@ -2,7 +2,7 @@
 
 use super::lesson::Lesson;
 use super::observation::Observation;
-use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Others, User, Visit};
+use crate::memory::{Baseline, Cohorts, Feature, Holder, Kind, Others, Review, User, Visit};
 use crate::millis::DAY_MS;
 
 /// Age of a holder up to which evidence of a new network or client counts in full, days. It counts in full again after
@@ -49,9 +49,13 @@ impl Case<'_> {
     }
 
     /// Whether a known place is evidence for the owner. It is none for a new holder that is not confirmed: the place
-    /// became known by that holder, and a returning thief also has a known address.
+    /// became known by that holder, and a returning thief also has a known address. It is none for a confirmed thief.
     pub(crate) fn credits_place(&self, lesson: &Lesson) -> bool {
-        !lesson.holder_is_new(self.observation.sighting.at) || lesson.holder.confirmed
+        match lesson.holder.review {
+            Review::Owner => true,
+            Review::Thief => false,
+            Review::Unknown => !lesson.holder_is_new(self.observation.sighting.at),
+        }
     }
 
     /// Whether a known client is evidence for the owner. For a new holder, an older holder must have the same client.

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::lesson::Lesson;
 use super::observation::Observation;
 use crate::math::sigma;
-use crate::memory::{Baseline, Bursts, Cohorts, Fleets, Others, Population, Templates, Tenants};
+use crate::memory::{Baseline, Bursts, Cohorts, Fleets, Others, Population, Review, Templates, Tenants};
 
 /// Minimum weight of an event (`docs/decisions/0012-learning-floor.md`). A holder that continues and is neither revoked
 /// nor confirmed is assumed to be the owner, so that its alerts end. A place becomes known after about 17 visits, each
@@ -64,9 +64,13 @@ impl<'a> Teaching<'a> {
         Self { observation, lesson, baseline, cohorts, population, tenants, templates, fleets, bursts, weights }
     }
 
-    /// Computed once, and only if a detector needs it, because most events are repeats.
+    /// Computed once, and only if a detector needs it, because most events are repeats. Events of a holder whom a person
+    /// has reported as a thief are not learnt.
     pub(crate) fn weights(&self) -> Weights {
-        *self.weights.get_or_init(|| Weights::of(self.lesson.log_odds, self.lesson.seen_in_earlier_hour))
+        *self.weights.get_or_init(|| match self.lesson.holder.review {
+            Review::Thief => Weights { counted: 0.0, known: 0.0 },
+            Review::Owner | Review::Unknown => Weights::of(self.lesson.log_odds, self.lesson.seen_in_earlier_hour),
+        })
     }
 
     /// Whether the baseline has a history from which its cohort and others learn what is new.

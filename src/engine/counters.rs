@@ -21,6 +21,8 @@ pub struct Counters {
     /// Confirmations by owners and analysts, and those of holders above the alert threshold.
     pub confirmed: u64,
     pub confirmed_alarms: u64,
+    /// Feedback records that were learnt.
+    pub feedback: u64,
 }
 
 impl Counters {
@@ -40,6 +42,7 @@ impl Counters {
             attempts: self.attempts + other.attempts,
             confirmed: self.confirmed + other.confirmed,
             confirmed_alarms: self.confirmed_alarms + other.confirmed_alarms,
+            feedback: self.feedback + other.feedback,
         }
     }
 
@@ -59,6 +62,7 @@ impl Counters {
             attempts: self.attempts.saturating_sub(earlier.attempts),
             confirmed: self.confirmed.saturating_sub(earlier.confirmed),
             confirmed_alarms: self.confirmed_alarms.saturating_sub(earlier.confirmed_alarms),
+            feedback: self.feedback.saturating_sub(earlier.feedback),
         }
     }
 }

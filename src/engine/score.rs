@@ -6,7 +6,7 @@ use super::failpoint::{Failpoint, failpoint};
 use super::settings::Settings;
 use crate::detector::{self, Case, Lesson, Observation, Origin, Score, Setting, client, hour, net};
 use crate::memory::visit::{Core, VISIT_GAP_MS};
-use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Sighting, Visit, Visits};
+use crate::memory::{Baseline, Holder, Kind, Memory, Nats, NetLevel, Review, Sighting, Thieves, Visit, Visits};
 
 const HOUR_MS: i64 = 3_600_000;
 /// After this number of consecutive late events, the time of the event before them is considered wrong.
@@ -22,7 +22,7 @@ pub(crate) fn score(
     score: &mut Score,
 ) {
     let (sighting, at) = (observation.sighting, observation.sighting.at);
-    let Memory { baselines, users, visits, others, .. } = memory;
+    let Memory { baselines, users, visits, others, thieves, .. } = memory;
     let fresh = observation.index.is_none().then(|| Box::new(begin_baseline(observation)));
     let baseline = match (&fresh, observation.index) {
         (Some(fresh), _) => fresh,
@@ -52,6 +52,12 @@ pub(crate) fn score(
     lesson.visit.calls = lesson.visit.calls.saturating_add(1);
     find_holder(baseline, sighting, lesson);
     lesson.changed = user.is_some() || lesson.holder_index == baseline.holders.len();
+    if lesson.changed {
+        review(thieves, observation.user, baseline, lesson);
+    }
+    if lesson.holder.review == Review::Thief {
+        net::accuse(&mut lesson.holder);
+    }
     let case = Case {
         observation,
         baseline,
@@ -106,6 +112,17 @@ fn find_holder(baseline: &Baseline, sighting: &Sighting, lesson: &mut Lesson) {
         detector::fade(&mut lesson.holder, sighting.at);
     }
     lesson.seen_in_earlier_hour = lesson.holder.last_at / HOUR_MS < sighting.at / HOUR_MS;
+}
+
+/// Whether a person has reported the holder as a thief. Looked up at the beginning of a visit, because the holder may be
+/// new, or of another grant of the user.
+fn review(thieves: &Thieves, user: u64, baseline: &Baseline, lesson: &mut Lesson) {
+    let holder = &mut lesson.holder;
+    if thieves.contains(user, holder, &baseline.seen) {
+        holder.review = Review::Thief;
+    } else if holder.review == Review::Thief {
+        holder.review = Review::Unknown;
+    }
 }
 
 /// The network that identifies the holder. An event without an address belongs to the latest holder with the same

@@ -6,7 +6,7 @@ use super::clock::Clock;
 use super::counters::Counters;
 use super::settings::Settings;
 use crate::decide::{Budget, Incidents, Thresholds};
-use crate::memory::{Memory, Recent};
+use crate::memory::{Generations, Memory, Recent};
 
 /// Open visits checked for their end per event.
 pub(super) const LOOKS: usize = 2;
@@ -14,9 +14,12 @@ pub(super) const LOOKS: usize = 2;
 /// Divisor: the capacity for ids of attempts, as a part of that for events.
 const ATTEMPTS_PART: usize = 8;
 
+/// Number of feedback records whose repetition is recognised.
+const FEEDBACK_MAX: usize = 1 << 16;
+
 /// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
 /// layout changes (a test fails then), or the meaning of a field or of a key.
-pub const STATE_FORMAT: u32 = 3;
+pub const STATE_FORMAT: u32 = 4;
 
 /// State of one partition. All of it is stored in snapshots, without the settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,8 +36,12 @@ pub struct State {
     pub(super) recent: Recent,
     pub(super) recent_attempts: Recent,
     pub(super) clock: Clock,
+    /// Feedback that was learnt.
+    pub(super) feedback: Generations<()>,
     /// Time with which the last event was scored.
     pub(super) scored_at: i64,
+    /// Key of the last event that was scored.
+    pub(super) last_event: u64,
 }
 
 impl State {
@@ -49,7 +56,9 @@ impl State {
             recent: Recent::new(settings.recent_event_ids_max),
             recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
             clock: Clock::new(settings.clock_skew_ms_max),
+            feedback: Generations::new(FEEDBACK_MAX),
             scored_at: 0,
+            last_event: 0,
             settings,
         }
     }
@@ -89,6 +98,18 @@ impl State {
     #[must_use]
     pub(crate) const fn scored_at(&self) -> i64 {
         self.scored_at
+    }
+
+    /// Key of the last event that was scored: of its id and content. 0: none was.
+    #[must_use]
+    pub(crate) const fn last_event(&self) -> u64 {
+        self.last_event
+    }
+
+    /// Whether the feedback with this id was learnt.
+    #[must_use]
+    pub(crate) fn has_learnt(&self, feedback: u64) -> bool {
+        self.feedback.get(feedback).is_some()
     }
 
     /// Closes ended visits, and counts their log-odds in the distribution of legitimate visits.

@@ -59,6 +59,16 @@ pub(crate) struct Evidence {
     pub(crate) bytes: Nats,
 }
 
+/// What a person has found out about a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Review {
+    Unknown,
+    /// The owner, by a `confirmed` event, or by feedback to an incident.
+    Owner,
+    /// A thief, by feedback to an incident.
+    Thief,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Holder {
     /// [`crate::memory::Sighting::network`].
@@ -72,8 +82,7 @@ pub(crate) struct Holder {
     pub(crate) level: NetLevel,
     /// Changes of network that were credited to it.
     pub(crate) switches: u8,
-    /// A `confirmed` event was received for it.
-    pub(crate) confirmed: bool,
+    pub(crate) review: Review,
     /// Number of the rule of its `lifecycle` evidence.
     pub(crate) lifecycle_rule: u8,
     pub(crate) evidence: Evidence,
@@ -90,7 +99,7 @@ impl Holder {
             last_at: at,
             level,
             switches: 0,
-            confirmed: false,
+            review: Review::Unknown,
             lifecycle_rule: u8::MAX,
             evidence: Evidence::default(),
             log_odds: Nats::new(f64::MIN),
@@ -104,7 +113,7 @@ impl Holder {
 
     /// Marks it as the owner's and clears its evidence.
     pub(crate) fn confirm(&mut self) {
-        self.confirmed = true;
+        self.review = Review::Owner;
         self.evidence = Evidence::default();
         self.log_odds = Nats::new(f64::MIN);
         self.switches = 0;

@@ -28,6 +28,7 @@ pub(crate) mod sighting;
 pub(crate) mod sketch;
 pub(crate) mod templates;
 pub(crate) mod tenants;
+pub(crate) mod thieves;
 mod touch;
 pub(crate) mod user;
 pub(crate) mod users;
@@ -40,7 +41,7 @@ pub(crate) use cohort::{AllCohorts, Cohorts, Kind};
 pub(crate) use ends::{Ended, Ends};
 pub(crate) use fleet::Fleets;
 pub(crate) use generations::Generations;
-pub(crate) use holder::{Evidence, Holder, Nats};
+pub(crate) use holder::{Evidence, Holder, Nats, Review};
 pub(crate) use level::{ClientLevel, NetLevel};
 pub(crate) use minute::Minute;
 pub(crate) use population::Population;
@@ -49,6 +50,7 @@ pub(crate) use seen::{Feature, Seen};
 pub(crate) use sighting::{Sighting, Site};
 pub(crate) use templates::Templates;
 pub(crate) use tenants::{Tenant, Tenants};
+pub(crate) use thieves::Thieves;
 pub(crate) use user::User;
 pub(crate) use users::Users;
 pub(crate) use visit::{Visit, Visits};
@@ -78,6 +80,7 @@ pub(crate) struct Memory {
     pub(crate) visits: Visits,
     pub(crate) others: Others,
     pub(crate) ends: Ends,
+    pub(crate) thieves: Thieves,
     /// Baseline of a token, for events that name no family: the family that an earlier event of the token named, or
     /// else the first refresh token of the chain in which it was issued.
     pub(crate) lineages: Generations<u64>,
@@ -97,6 +100,7 @@ impl Memory {
             visits: Visits::new(VISITS_OPEN_MAX),
             others: Others::default(),
             ends: Ends::default(),
+            thieves: Thieves::default(),
             lineages: Generations::new(LINEAGES_MAX),
             expiries: Generations::new(EXPIRIES_MAX),
             minutes: Generations::new(MINUTES_MAX),

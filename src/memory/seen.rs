@@ -165,6 +165,29 @@ impl Seen {
         self.entries_mut(feature).learn(key, weight, feature, minute);
     }
 
+    /// Makes a value known with the weight of one certain visit, whatever the weights of the others. Learning a known value
+    /// again has no effect.
+    pub(crate) fn confirm(&mut self, feature: Feature, key: u32, minute: u32) {
+        let found = self.of(feature).position(|(other, count)| other == key && count > 0);
+        let entries = self.entries_mut(feature);
+        let weakest = entries.counts.iter().enumerate().min_by_key(|(_, count)| **count).map(|(place, _)| place);
+        if let Some(place) = found.or(weakest) {
+            let count = if found.is_some() { entries.counts[place] } else { 0 };
+            entries.keys[place] = key;
+            entries.counts[place] = count.max(UNIT as u16);
+            entries.ages[place] = (minute / (2 * DAY)) as u8;
+        }
+    }
+
+    /// Removes a value.
+    pub(crate) fn forget(&mut self, feature: Feature, key: u32) {
+        let found = self.of(feature).position(|(other, _)| other == key);
+        if let Some(place) = found {
+            let entries = self.entries_mut(feature);
+            (entries.keys[place], entries.counts[place]) = (0, 0);
+        }
+    }
+
     /// Subtracts 1/16 from all entries of a feature.
     pub(crate) fn fade(&mut self, feature: Feature) {
         for count in self.entries_mut(feature).counts {

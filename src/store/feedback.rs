@@ -1,26 +1,6 @@
 //! Verdicts of people about incidents, in the table `feedback`.
 
-/// What a person found out about an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
-    /// Another party than the owner used the token.
-    True,
-    /// The owner used the token.
-    False,
-    /// Unusual, and allowed: a test, a new tool, a trip.
-    Benign,
-}
-
-impl Judgement {
-    /// The word in the table.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "true",
-            Self::False => "false",
-            Self::Benign => "benign",
-        }
-    }
-}
+use crate::verdict::Judgement;
 
 /// A row of the table `feedback`.
 #[derive(Clone, Debug, PartialEq, Eq)]

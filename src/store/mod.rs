@@ -30,7 +30,7 @@ use clickhouse::{Client, Compression};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
-pub(crate) use self::feedback::{Feedback, Judgement};
+pub(crate) use self::feedback::Feedback;
 pub(crate) use self::incident_work::{WorkChange, WorkStatus};
 pub use self::migration::schema;
 pub use self::null::{NullRows, NullStore};

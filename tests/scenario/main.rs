@@ -8,6 +8,7 @@
 mod attack;
 mod clock;
 mod ends;
+mod feedback;
 mod keys;
 mod refused;
 mod scenario;

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tokenwarden::engine::{self, Settings, State, Step};
+use tokenwarden::engine::{self, Feedback, Learnt, Settings, State, Step};
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::GeoLookup;
 use tokenwarden::rule::RuleSet;
 use tokenwarden::token::TokenHasher;
-use tokenwarden::verdict::{Outcome, RuleId};
+use tokenwarden::verdict::{IncidentId, Judgement, Outcome, RuleId};
 use tokenwarden::wire::{self, Decoded, Decoder, Format};
 
 pub(crate) const SECOND: i64 = 1_000;
@@ -142,6 +142,15 @@ impl Rotating {
         let access = format!("at-{}-{}", self.name, self.number);
         [presented, issued(self.refresh_token(), "refresh"), issued(access, "access")]
     }
+}
+
+/// Feedback about one subject of an incident.
+pub(crate) struct Taught<'a> {
+    pub(crate) id: u64,
+    pub(crate) incident: IncidentId,
+    pub(crate) judgement: Judgement,
+    /// The messages of the incident.
+    pub(crate) lines: &'a [String],
 }
 
 /// A sequence of events, scored one by one.
@@ -339,6 +348,21 @@ impl Scenario {
             scored = Some(outcome);
         });
         scored
+    }
+
+    /// Learns feedback now.
+    pub(crate) fn learn(&mut self, taught: &Taught<'_>) -> Learnt {
+        let mut events = Vec::new();
+        for line in taught.lines {
+            self.decoder.decode(line.as_bytes(), &mut |decoded| {
+                let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
+                events.push(self.enricher.enrich(event.into_owned()));
+            });
+        }
+        let times = || events.iter().map(|event| event.event.timestamp.millis());
+        let (since, until) = (times().min().expect("an event"), times().max().expect("an event"));
+        let &Taught { id, incident, judgement, .. } = taught;
+        engine::learn_feedback(&mut self.state, &Feedback { id, incident, judgement, since, until, events })
     }
 
     /// Uses the token `times` times, two minutes apart, with proof of a key.

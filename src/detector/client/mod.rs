@@ -5,7 +5,7 @@ pub(crate) mod formula;
 use super::words::{Description, Signals, Words, both, family_name};
 use super::{Case, Detector, DetectorId, Lesson, Teaching};
 use crate::memory::level::ClientLevel;
-use crate::memory::{Baseline, Feature, Nats, Population, Sighting, User};
+use crate::memory::{Baseline, Feature, Nats, Population, Review, Sighting, User};
 use crate::verdict::RuleId;
 
 /// Reason for evidence of a client that became known after the holder began.
@@ -26,13 +26,15 @@ impl Detector for Client {
         let novelty_weight = case.novelty_weight(lesson, Feature::Family, sighting.family);
         let (holder, visit) = (&mut lesson.holder, &mut lesson.visit);
         if client.ratio >= 0.0 {
-            if !holder.confirmed {
+            if holder.review != Review::Owner {
                 holder.evidence[Self::ID] = holder.evidence[Self::ID].max(Nats::new(novelty_weight * client.ratio));
             }
         } else {
             visit.client_credit = if credits_client { client.ratio as f32 } else { 0.0 };
             // Once place and client are known, a confirmed holder needs no exception for its next place.
-            holder.confirmed &= !lesson.usual_network;
+            if holder.review == Review::Owner && lesson.usual_network {
+                holder.review = Review::Unknown;
+            }
         }
         visit.client_p = client.p_value as f32;
     }

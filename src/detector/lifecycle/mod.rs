@@ -14,7 +14,7 @@ use crate::event::{Answer, Kind, TokenType};
 use crate::memory::baseline::OtherKeys;
 use crate::memory::level::{ClientLevel, NetLevel};
 use crate::memory::population::Habit;
-use crate::memory::{Ended, Feature, Nats, User};
+use crate::memory::{Ended, Feature, Nats, Review, User};
 use crate::millis::{DAY_MS, HOUR_MS};
 use crate::verdict::RuleId;
 
@@ -218,7 +218,11 @@ fn is_owners_hour(case: &Case<'_>) -> bool {
 fn place(case: &Case<'_>, lesson: &Lesson) -> Place {
     let (sighting, baseline) = (case.observation.sighting, case.baseline);
     let (holder, seen) = (&lesson.holder, &baseline.seen);
-    let is_new = lesson.holder_is_new(sighting.at) && !holder.confirmed && holder.born != baseline.first_minute;
+    let is_new = match holder.review {
+        Review::Owner => false,
+        Review::Thief => true,
+        Review::Unknown => lesson.holder_is_new(sighting.at) && holder.born != baseline.first_minute,
+    };
     let borrowed = || {
         !seen.knows(Feature::Fingerprint, sighting.fingerprint)
             && case.others.population.is_borrowed(sighting.fingerprint, sighting.family)

@@ -8,11 +8,21 @@ use self::formula::{Inputs, KNOWN_NETWORK_ABROAD, journey};
 use super::words::{Description, Signals, Words, kilometres, network_name, span, whole};
 use super::{Case, Detector, DetectorId, Fading, Lesson, Score, Teaching};
 use crate::memory::level::NetLevel;
-use crate::memory::{Baseline, Evidence, Feature, Nats, Others, Seen, Sighting, Site, Tenant, User};
+use crate::memory::{Baseline, Evidence, Feature, Holder, Nats, Others, Review, Seen, Sighting, Site, Tenant, User};
 use crate::place::NetworkClass;
 use crate::verdict::RuleId;
 
+/// Share of a thief whom a person has reported by feedback, nats. With the prior it raises an alert, and without other
+/// evidence it revokes nothing.
+const REPORTED_THIEF: f64 = 14.0;
+
 pub(crate) struct Net;
+
+/// Sets the evidence against a holder whom a person has reported as a thief. It does not decay.
+pub(crate) fn accuse(holder: &mut Holder) {
+    let evidence = &mut holder.evidence[Net::ID];
+    *evidence = (*evidence).max(Nats::new(REPORTED_THIEF / Net::WEIGHT));
+}
 
 impl Detector for Net {
     const ID: DetectorId = DetectorId::Net;
@@ -29,7 +39,7 @@ impl Detector for Net {
         let (holder, visit) = (&mut lesson.holder, &mut lesson.visit);
         if net.sum() >= 0.0 {
             let weighted = novelty_weight * net.sum();
-            if weighted >= holder.evidence[Self::ID].get() && !holder.confirmed {
+            if weighted >= holder.evidence[Self::ID].get() && holder.review != Review::Owner {
                 holder.evidence[Self::ID] = Nats::new(weighted);
                 holder.evidence.travel = Nats::new(novelty_weight * net.travel);
             }
@@ -151,7 +161,14 @@ fn knows_here(seen: &Seen, sighting: &Sighting, feature: Feature, key_in: fn(&Si
 /// Learns the place of a visit with the weight `owner`, the probability that the visit was the owner's.
 pub(crate) fn learn_place(baseline: &mut Baseline, sighting: &Sighting, here: Site, owner: f64) {
     baseline.learn_place(sighting, owner);
-    if here.exists() && owner > 0.5 {
+    if owner > 0.5 {
+        learn_site(baseline, here);
+    }
+}
+
+/// Stores the geographic place of the owner.
+pub(crate) fn learn_site(baseline: &mut Baseline, here: Site) {
+    if here.exists() {
         let same = baseline.sites.iter().position(|site| site.exists() && site.distance_km(&here) < 50.0);
         // A new place replaces the oldest one.
         let place = same.unwrap_or(baseline.sites.len() - 1);
@@ -203,6 +220,9 @@ fn fast_travel(others: &Others, tenant: Tenant, hosting: bool) -> f64 {
 fn describe_place(words: &Words<'_>, rule: RuleId) -> Description {
     let (here, usual) = (words.here(), usual_place(words));
     let what = match (rule, words.score.net_level) {
+        _ if words.lesson.holder.review == Review::Thief => {
+            "used from the network and with the client of a theft that feedback has confirmed"
+        }
         (RuleId::NewCountry, _) => "used from a new country",
         (RuleId::NewNetwork, NetLevel::UsersNetwork) => {
             "used from a network that is known only from the user's other tokens"
