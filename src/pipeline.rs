@@ -5,6 +5,7 @@
 //! allocates nothing; the events of a call share one list.
 
 mod epoch;
+mod feedback;
 mod group;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::epoch::{Epoch, VerdictOutput};
+use self::feedback::Schedule;
+pub(crate) use self::feedback::{Scheduled, Start};
 pub(crate) use self::group::Group;
 
 use crate::checkpoint::{LogTimeKind, Spot};
@@ -21,7 +24,7 @@ use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind};
 use crate::feed::Feed;
-use crate::port::{Message, Rows};
+use crate::port::{FeedbackId, GivenFeedback, Message, Rows};
 use crate::rule::RuleSet;
 use crate::snapshot::{self, Extent, ReadError, Unreadable};
 use crate::tally::{Note, Tally};
@@ -43,6 +46,7 @@ pub struct Partition {
     feed: Feed,
     /// At least one.
     states: Vec<State>,
+    schedule: Schedule,
 }
 
 impl Pipeline {
@@ -64,7 +68,8 @@ impl Pipeline {
         let decoder = Decoder::new(feed, self.hasher.clone());
         let count = u32::from(count.max(1));
         let settings = engine::Settings { confirmed: feed.confirmed, ..self.settings.for_one_of(count) };
-        Partition { decoder, feed, states: (0..count).map(|_| State::new(settings.clone())).collect() }
+        let states = (0..count).map(|_| State::new(settings.clone())).collect();
+        Partition { decoder, feed, states, schedule: Schedule::default() }
     }
 
     /// [`Self::partitions`] with the states that [`Partition::save`] wrote, from the records that `next` returns in order.
@@ -93,6 +98,22 @@ impl Pipeline {
         Some(partition)
     }
 
+    /// Feedback with its events enriched, as a partition learns it. Events that cannot be decoded are left out.
+    pub(crate) fn feedback(&mut self, id: FeedbackId, given: &GivenFeedback) -> engine::Feedback<'static> {
+        let GivenFeedback { incident, judgement, since, until, .. } = *given;
+        let mut decoder = Decoder::new(Feed::default(), self.hasher.clone());
+        let mut events = Vec::new();
+        for event in &given.events {
+            decoder.decode(event.to_string().as_bytes(), &mut |decoded| match decoded {
+                Ok(Decoded::Event(event)) => events.push(self.enricher.enrich(event.into_owned())),
+                Ok(Decoded::Skipped(_)) | Err(_) => {
+                    tracing::error!(feedback = %id, "an event of feedback cannot be read and is not learnt");
+                }
+            });
+        }
+        engine::Feedback { id: id.0, incident, judgement, since, until, events }
+    }
+
     /// Recognises the key of the names in a state.
     pub(crate) fn key_check(&self) -> u64 {
         self.hasher.key_hasher().check()
@@ -117,11 +138,15 @@ impl Pipeline {
         epoch: &mut Epoch<R>,
     ) {
         let Self { enricher, rules, hasher, .. } = self;
-        let Partition { decoder, feed, states } = partition;
+        let Partition { decoder, feed, states, schedule } = partition;
         // One allocation per call: events borrow from the messages and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
         let mut batch = Batch { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
         for message in messages {
+            if !schedule.is_empty() {
+                batch.score();
+                schedule.learn_due(batch.states, message.position);
+            }
             batch.epoch.tally.messages += 1;
             let mut events = 0;
             let done = catch_unwind(AssertUnwindSafe(|| {
@@ -265,6 +290,30 @@ fn panicked() -> String {
 impl Partition {
     pub fn states(&self) -> impl Iterator<Item = &State> {
         self.states.iter()
+    }
+
+    /// Learns feedback at its place.
+    pub(crate) fn schedule(&mut self, scheduled: Scheduled) {
+        self.schedule.add(scheduled);
+    }
+
+    /// Removes all feedback that was not learnt yet.
+    pub(crate) fn unschedule(&mut self) {
+        self.schedule.clear();
+    }
+
+    /// Number of feedback records that were not learnt yet.
+    pub(crate) const fn scheduled(&self) -> usize {
+        self.schedule.len()
+    }
+
+    pub(crate) fn has_learnt(&self, feedback: u64) -> bool {
+        self.states.iter().any(|state| state.has_learnt(feedback))
+    }
+
+    /// Key of the last event of the first state; 0: none was scored.
+    pub(crate) fn last_event(&self) -> u64 {
+        self.states.first().map_or(0, State::last_event)
     }
 
     /// Writes the states in records, each of which `take` receives. Stops at the first error of `take`.

@@ -4,6 +4,7 @@ mod background;
 mod condition;
 mod confirmation;
 mod denylist;
+mod feedback;
 mod handled;
 mod mistake;
 mod radius;
@@ -24,6 +25,9 @@ pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::condition::Condition;
 pub use self::confirmation::Confirmation;
 pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
+pub use self::feedback::{
+    FeedbackId, FeedbackKey, FeedbackPlace, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition,
+};
 pub(crate) use self::handled::STATES_MAX;
 pub use self::handled::{Handled, HandledStep, IncidentState};
 pub use self::mistake::Mistake;

@@ -12,7 +12,9 @@
 //! After a crash, the process therefore reads every message again that was not committed.
 
 mod backlog;
+mod environment;
 mod error;
+mod feedback;
 mod handover;
 mod limits;
 mod notices;
@@ -28,11 +30,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-
 use self::backlog::Backlog;
+pub use self::environment::{Environment, Reload};
 pub(crate) use self::error::WorkerError;
+use self::feedback::Teacher;
+pub use self::feedback::{FeedbackLog, FeedbackSource};
 pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
@@ -46,11 +48,10 @@ use self::warnings::Warnings;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Pipeline, VerdictOutput};
-use crate::port::{Clock, Message, Outbox, Polled, SavedRows, Source, SourceError, Store};
+use crate::port::{Message, Polled, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
-use crate::rule::RuleSet;
 use crate::tally::Tally;
-use crate::telemetry::{Condition, Health, Metrics};
+use crate::telemetry::Condition;
 use crate::verdict::Incident;
 
 /// Maximum number of messages per poll.
@@ -100,28 +101,9 @@ where
     warnings: Warnings,
     /// `None`: the state is not saved.
     snapshotter: Option<Snapshotter>,
+    /// `None`: detection does not learn from feedback.
+    teacher: Option<Teacher>,
     environment: Environment<S>,
-}
-
-/// The services and limits that a worker uses.
-pub struct Environment<S> {
-    pub store: Arc<S>,
-    /// `None`: no alert is sent and no token is revoked.
-    pub outbox: Option<Arc<dyn Outbox>>,
-    pub clock: Arc<dyn Clock>,
-    pub metrics: Arc<Metrics>,
-    pub health: Arc<Health>,
-    pub runtime: Handle,
-    pub limits: Limits,
-    /// `None`: rules and GeoIP files are not reloaded.
-    pub reload: Option<Reload>,
-}
-
-/// Sources of newer rules and GeoIP files, which are loaded between two polls.
-pub struct Reload {
-    pub(crate) rules: watch::Receiver<Arc<RuleSet>>,
-    /// If set, the GeoIP files are checked at once, in addition to the regular checks.
-    pub(crate) look_at_files: Arc<AtomicBool>,
 }
 
 /// Receives each epoch when it is published.
@@ -160,6 +142,7 @@ where
             faults: Vec::new(),
             warnings: Warnings::default(),
             snapshotter: None,
+            teacher: None,
             environment,
         }
     }
@@ -176,6 +159,13 @@ where
     pub(crate) fn with_snapshots(mut self, settings: SnapshotSettings) -> Self {
         let Environment { clock, metrics, health, .. } = &self.environment;
         self.snapshotter = Some(Snapshotter::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
+        self
+    }
+
+    /// Learns from feedback.
+    #[must_use]
+    pub fn with_feedback(mut self, source: FeedbackSource) -> Self {
+        self.teacher = Some(Teacher::new(source));
         self
     }
 
@@ -249,6 +239,11 @@ where
         self.partitions.counters()
     }
 
+    /// Number of feedback records that were not learnt, because their place was not reached.
+    pub(crate) fn feedback_left(&self) -> usize {
+        self.partitions.feedback_left()
+    }
+
     /// Files that the source could not read to the end, with the reason.
     pub(crate) fn faults(&self) -> &[String] {
         &self.faults
@@ -292,14 +287,18 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, .. } = self;
+        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, teacher, .. } = self;
         // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
         let now = environment.clock.now_millis();
         environment.health.beat(now);
         let wait = if room == 0 { Duration::ZERO } else { POLL_WAIT };
         let mut take = |messages: &[Message<'_>]| {
             let Some(first) = messages.first() else { return };
+            let is_whole = partitions.is_whole();
             let owned = partitions.of(first.position, pipeline);
+            if let Some(teacher) = teacher {
+                teacher.prepare(&mut owned.pupil(is_whole), first, pipeline, (&environment.runtime, now));
+            }
             if first.replayed {
                 owned.remember(pipeline, messages, discarded);
                 return;

@@ -8,8 +8,8 @@ use crate::engine::failpoint::{self, Failpoint};
 use crate::format::Format;
 use crate::millis::MINUTE_MS;
 use crate::place::{Network, Place};
-use crate::port::{ActionRow, EventRow, GeoLookup};
-use crate::verdict::Incident;
+use crate::port::{ActionRow, EventRow, GeoLookup, SourcePartition};
+use crate::verdict::{Incident, IncidentId, Judgement};
 
 /// Finds no place, and panics at one address.
 struct PanickingLookup;
@@ -222,4 +222,98 @@ fn results_do_not_depend_on_group_size() {
     for at_a_time in [1, 7] {
         assert_eq!(taken(at_a_time), (rows.clone(), tally.clone(), checkpoint.clone()));
     }
+}
+
+/// Feedback about the first user.
+fn given(lines: &[String]) -> GivenFeedback {
+    let source = SourcePartition { topic: "events".to_owned(), partition: 0 };
+    let events = vec![serde_json::from_str(&lines[35]).expect("JSON")];
+    let (since, until) = (0, 1_800_000_000_000);
+    let judgement = Judgement::Benign;
+    GivenFeedback { incident: IncidentId(1), judgement, by: "ana".to_owned(), at: 0, source, since, until, events }
+}
+
+/// Processes the messages `from..to` in calls of seven messages. The offset of each is higher by `shift`.
+fn process(pipeline: &mut Pipeline, partition: &mut Partition, lines: &[String], range: (usize, usize), shift: i64) {
+    let mut epoch = Epoch::new(TestRows::default());
+    let (from, to) = range;
+    let positions: Vec<_> = (from..to).map(|place| Position::new("events", 0, place as i64 + shift)).collect();
+    for messages in messages(&lines[from..to], &positions).chunks(7) {
+        pipeline.process(partition, messages, 0, &mut epoch);
+    }
+}
+
+fn saved(partition: &Partition) -> (Vec<Vec<u8>>, Extent) {
+    let mut records = Vec::new();
+    let Ok(extent) = partition.save(&mut |record| -> Result<(), std::convert::Infallible> {
+        records.push(record);
+        Ok(())
+    });
+    (records, extent)
+}
+
+/// After a restart from a snapshot before or after its place, and in a replay with other offsets, the state is the same.
+#[test]
+fn feedback_is_learnt_at_the_same_place_again() {
+    let lines = messages_of_five_users();
+    let place = 200;
+    let mut pipeline = pipeline();
+    let scheduled = |pipeline: &mut Pipeline, start| {
+        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines));
+        assert_eq!(feedback.events.len(), 1);
+        Scheduled { feedback, start, given_at: 0 }
+    };
+    let at_place = || Start::Before(Position::new("events", 0, place as i64));
+    let mut undisturbed = pipeline.partition(Format::Native);
+    undisturbed.schedule(scheduled(&mut pipeline, at_place()));
+    process(&mut pipeline, &mut undisturbed, &lines, (0, lines.len()), 0);
+    assert!(undisturbed.has_learnt(7) && undisturbed.scheduled() == 0);
+    let expected = saved(&undisturbed).1.digest;
+
+    let mut without = pipeline.partition(Format::Native);
+    process(&mut pipeline, &mut without, &lines, (0, lines.len()), 0);
+    assert_ne!(saved(&without).1.digest, expected, "the feedback makes a difference");
+
+    for cut in [150, 199, 200, 201, 250] {
+        let mut before = pipeline.partition(Format::Native);
+        before.schedule(scheduled(&mut pipeline, at_place()));
+        process(&mut pipeline, &mut before, &lines, (0, cut), 0);
+        let (records, extent) = saved(&before);
+        let mut records = records.into_iter();
+        let mut next = || Ok::<_, std::convert::Infallible>(records.next());
+        let mut restored = pipeline.restored(Format::Native, 1, extent, &mut next).expect("it is read");
+        assert_eq!(restored.has_learnt(7), cut > place, "{cut}");
+        if !restored.has_learnt(7) {
+            restored.schedule(scheduled(&mut pipeline, at_place()));
+        }
+        process(&mut pipeline, &mut restored, &lines, (cut, lines.len()), 0);
+        assert_eq!(saved(&restored).1.digest, expected, "restarted at {cut}");
+    }
+
+    let mut until_place = pipeline.partition(Format::Native);
+    process(&mut pipeline, &mut until_place, &lines, (0, place), 0);
+    let after = Start::After(until_place.last_event());
+    let mut replayed = pipeline.partition(Format::Native);
+    replayed.schedule(scheduled(&mut pipeline, after));
+    process(&mut pipeline, &mut replayed, &lines, (0, lines.len()), 5_000);
+    assert_eq!(saved(&replayed).1.digest, expected, "replayed");
+}
+
+#[test]
+fn feedback_of_the_past_is_learnt_by_its_time() {
+    let lines = messages_of_five_users();
+    let mut pipeline = pipeline();
+    let mut learnt_before = |at: i64| {
+        let mut partition = pipeline.partition(Format::Native);
+        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines));
+        partition.schedule(Scheduled { feedback, start: Start::AfterTime(at), given_at: at });
+        (0..lines.len()).find(|place| {
+            process(&mut pipeline, &mut partition, &lines, (*place, place + 1), 0);
+            partition.has_learnt(7)
+        })
+    };
+    assert_eq!(learnt_before(i64::MIN), Some(0));
+    // The 30th visits of the five users begin 30 × 50 min after the first.
+    assert_eq!(learnt_before(1_790_000_000_000 + 30 * 3_000_000), Some(151));
+    assert_eq!(learnt_before(i64::MAX), None);
 }

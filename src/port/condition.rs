@@ -47,10 +47,12 @@ pub enum Condition {
     Denylist,
     /// New silences cannot be read.
     Silences,
+    /// New feedback cannot be read.
+    Feedback,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -73,6 +75,7 @@ impl Condition {
         Self::Channel,
         Self::Denylist,
         Self::Silences,
+        Self::Feedback,
     ];
 
     /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
@@ -100,6 +103,7 @@ impl Condition {
             Self::Channel => "channel",
             Self::Denylist => "denylist",
             Self::Silences => "silences",
+            Self::Feedback => "feedback",
         }
     }
 
@@ -134,12 +138,13 @@ impl Condition {
             Self::Channel => "the alert channel rejects alerts",
             Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
             Self::Silences => "the silences cannot be read; alerts that new silences match are sent",
+            Self::Feedback => "the feedback cannot be read; detection does not learn from new feedback",
         }
     }
 
     /// Whether `/readyz` succeeds although it holds: the service does its work, and waiting would not end the condition.
     pub(crate) const fn is_degradation(self) -> bool {
-        matches!(self, Self::SnapshotsOff | Self::Silences)
+        matches!(self, Self::SnapshotsOff | Self::Silences | Self::Feedback)
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.

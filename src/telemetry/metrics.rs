@@ -38,6 +38,7 @@ pub struct Metrics {
     clock_skewed: Family<Labels<2>, Counter>,
     confirmed: Counter,
     confirmed_alarms: Counter,
+    feedback_learnt: Counter,
     partitions: Gauge,
     epochs: Counter,
     store_seconds: Histogram,
@@ -102,6 +103,7 @@ impl Metrics {
         let attempts = counter("attempts", "Events whose credential was not accepted; they are scored and not learnt");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as those of their owner");
         let confirmed_alarms = counter("confirmed_alarms", "Confirmed grants and tokens that had an alert");
+        let feedback_learnt = counter("feedback_learnt", "Feedback records that partitions have learnt");
         let epochs = counter("epochs", "Epochs written to the store");
         let store_retries = counter("store_retries", "Failed writes to the store that are retried");
         let letters_dropped = counter(
@@ -183,6 +185,7 @@ impl Metrics {
             clock_skewed,
             confirmed,
             confirmed_alarms,
+            feedback_learnt,
             partitions,
             epochs,
             store_seconds,
@@ -257,6 +260,7 @@ impl Metrics {
         self.attempts.inc_by(counters.attempts);
         self.confirmed.inc_by(counters.confirmed);
         self.confirmed_alarms.inc_by(counters.confirmed_alarms);
+        self.feedback_learnt.inc_by(counters.feedback);
         for (direction, count) in [("ahead", counters.ahead), ("behind", counters.behind)] {
             if count > 0 {
                 let labels = [("topic", topic.to_owned().into()), ("direction", direction.into())];

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::feedback::{Pupil, Unplaced};
 use super::part::{Lent, Ownership, Part};
 use super::restore::{RestoredPartition, RestoredStates};
 use crate::checkpoint::{Checkpoint, Position};
@@ -47,6 +48,7 @@ pub(super) struct Owned<R> {
     pub(crate) topic: Arc<str>,
     number: i32,
     partition: Partition,
+    unplaced: Unplaced,
     /// Results of messages whose rows are not sealed yet.
     pub(crate) open: Epoch<R>,
     /// Offsets of messages whose rows are in the store and that are not committed yet.
@@ -146,6 +148,7 @@ impl<R: SavedRows> Partitions<R> {
                 topic: Arc::clone(&position.topic),
                 number: position.partition,
                 partition,
+                unplaced: Unplaced::default(),
                 open: Epoch::new((self.new_rows)()).with_verdicts(self.verdicts),
                 stored: Checkpoint::default(),
                 sealed: Checkpoint::default(),
@@ -182,6 +185,11 @@ impl<R: SavedRows> Partitions<R> {
     pub(super) fn counters(&self) -> Counters {
         let since = |owned: &Owned<R>| owned.counters().since(owned.before);
         self.owned.iter().map(since).fold(Counters::default(), Counters::plus)
+    }
+
+    /// Number of feedback records that the partitions have not learnt.
+    pub(super) fn feedback_left(&self) -> usize {
+        self.owned.iter().map(|owned| owned.partition.scheduled()).sum()
     }
 
     pub(super) fn states(&self) -> impl Iterator<Item = &State> {
@@ -297,6 +305,11 @@ impl<R: SavedRows> Owned<R> {
             let (topic, partition, since) = (&*self.topic, self.number, self.memory_since.map(rfc3339));
             tracing::info!(topic, partition, since, "the state is rebuilt");
         }
+    }
+
+    /// The partition, to learn feedback.
+    pub(super) const fn pupil(&mut self, is_whole: bool) -> Pupil<'_> {
+        Pupil { partition: &mut self.partition, unplaced: &mut self.unplaced, is_whole }
     }
 
     /// Notes the time of the first event, after the messages of one group.

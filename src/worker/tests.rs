@@ -1,3 +1,4 @@
+mod feedback;
 mod outage;
 mod snapshots;
 
@@ -6,12 +7,14 @@ use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{LazyLock, Mutex};
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, EventRow, Message, Notice, Rows, StoreError};
-use crate::telemetry::SystemClock;
+use crate::port::{ActionRow, Clock, EventRow, Notice, Outbox, Rows, StoreError};
+use crate::rule::RuleSet;
+use crate::telemetry::{Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::verdict::Incident;
 
