@@ -342,8 +342,12 @@ fn output(folder: &Path, arguments: &[&str]) -> String {
 type Verdicts = HashMap<String, (String, f64)>;
 
 fn replayed(folder: &Path, file: &str) -> Verdicts {
+    replayed_with(folder, file, &[])
+}
+
+fn replayed_with(folder: &Path, file: &str, options: &[&str]) -> Verdicts {
     let arguments = ["replay", file, "--config", "tokenwarden.toml", "--store", "none", "--verdicts", "-"];
-    let lines = output(folder, &arguments);
+    let lines = output(folder, &[&arguments, options].concat());
     lines
         .lines()
         .map(|line| {
@@ -536,6 +540,72 @@ fn killed_service_continues_with_its_memory() {
     );
     let without_memory = differences(&replayed(folder, "after"), &found);
     assert!(without_memory.len() > 100, "memory makes a difference: {}", without_memory.len());
+    drop(service);
+}
+
+/// A use of a token by its owner, or with curl from another network, which a policy reports.
+fn use_of_ann(id: &str, hours: i64, with: &str, from: &str) -> String {
+    let at = START + hours * 3_600_000;
+    format!(
+        r#"{{"event_id":"{id}","timestamp":{at},"token_id":"at-ann","family_id":"grant-ann","user_id":"ann","ip_address":"{from}","user_agent":"{with}","method":"GET","endpoint":"/v1/items","status":200}}"#
+    )
+}
+
+/// The feedback of a person changes the score of the next event. After the service is killed, and in a replay, it does so at
+/// the same place.
+#[test]
+fn killed_service_learns_feedback_at_its_place() {
+    let topic = "state-feedback";
+    KAFKA.create_topic(topic, 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configure(folder, folder, topic, 1_000, "'group.instance.id' = 'one'");
+    let file = folder.join("tokenwarden.toml");
+    keep_secret(&file, &format!("rules_dir = 'rules'\n{}[feedback]\n", read(&file)));
+    std::fs::create_dir(folder.join("rules")).expect("a folder");
+    let rule = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/new_client.toml"));
+    let policy = "\n[[policies]]\nname = \"no curl\"\ndeny = [\"curl\"]\nverdict = \"alert\"\n";
+    keep_secret(&folder.join("rules/new_client.toml"), &(rule + policy));
+    let created = output(folder, &["topics", "create", "--config", "tokenwarden.toml"]);
+    assert!(created.contains(&format!("{topic}.feedback: topic: exists, or was created")), "{created}");
+    let service = Service::start(folder);
+    let ask = |sql: &str| output(folder, &["sql", "--config", "tokenwarden.toml", "--output", "csv", sql]);
+    let mut all = Vec::new();
+    let mut send = |lines: Vec<String>| {
+        KAFKA.produce(topic, lines.iter().map(|line| ("key", line.as_bytes())));
+        all.extend(lines);
+        let count = format!("SELECT count() = {} FROM token_events FINAL", all.len());
+        let stored = || ask(&count).lines().nth(1).is_some_and(|line| line == "1" || line == "true").then_some(());
+        eventually(Duration::from_secs(60), "all events are stored", stored)
+            .unwrap_or_else(|| panic!("{}", read(&folder.join("log"))));
+        std::fs::write(folder.join("all"), all.join("\n")).expect("a file");
+    };
+    let owner = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+    let mut lines: Vec<_> = (0..60).map(|n| use_of_ann(&format!("own-{n}"), n * 8, owner, "192.0.2.10")).collect();
+    lines.push(use_of_ann("curl", 481, "curl/8.5.0", "203.0.113.9"));
+    send(lines);
+    let found = ask("SELECT incident_id FROM token_events WHERE event_id = 'curl'");
+    let incident = found.lines().nth(1).unwrap_or_else(|| panic!("{found}")).trim_matches('"');
+    let told = output(folder, &["feedback", incident, "benign", "--note", "a test", "--config", "tokenwarden.toml"]);
+    assert!(told.contains("Detection learns from 1 event of 1 subject") && told.contains("  ann, "), "{told}");
+
+    send(vec![use_of_ann("again-1", 500, "curl/8.5.0", "203.0.113.9")]);
+    service.kill();
+    let service = Service::start(folder);
+    send(vec![use_of_ann("again-2", 501, "curl/8.5.0", "203.0.113.9")]);
+    let records = KAFKA.read_all(&format!("{topic}.feedback")).into_iter().map(|read| {
+        let text = |bytes| String::from_utf8(bytes).expect("JSON");
+        format!("{{\"key\":{},\"state\":{}}}\n", text(read.key), text(read.payload))
+    });
+    let records = records.collect::<String>();
+    assert!(records.lines().count() == 2 && records.contains(r#""placed":{"offset":61,"#), "{records}");
+    keep_secret(&folder.join("feedback"), &records);
+    let found = stored(folder);
+    let with = differences(&replayed_with(folder, "all", &["--feedback", "feedback"]), &found);
+    assert!(with.is_empty(), "{with:?}\n{}", read(&folder.join("log")));
+    let mut without = differences(&replayed(folder, "all"), &found);
+    without.sort();
+    assert_eq!(without, ["again-1", "again-2"], "the feedback changes their scores");
     drop(service);
 }
 

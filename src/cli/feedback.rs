@@ -1,29 +1,35 @@
 //! `tokenwarden feedback`: the verdict of an analyst on an incident.
 
+mod records;
+
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::delivery;
+use self::records::Given;
 use super::explain::{field, store_error};
 use super::failure::Failure;
 use super::record::{Record, Signature};
 use super::sql::failure;
 use super::terminal::to_stdout;
+use super::{delivery, record_log};
 use crate::config::Config;
 use crate::millis::{DAY_MS, rfc3339};
 use crate::number::{counted, hex};
 use crate::policy;
-use crate::port::{Clock, UserMessage, UserMessageKind};
+use crate::port::{Clock, FeedbackRecord, UserMessage, UserMessageKind};
 use crate::sanitize;
-use crate::store::{ClickHouse, Feedback, Judgement, Reader};
+use crate::store::{ClickHouse, Feedback, Reader};
 use crate::telemetry::SystemClock;
-use crate::verdict::{IncidentId, RuleId};
+use crate::verdict::{IncidentId, Judgement, RuleId};
 
-/// Record whether an incident was a theft. `shadow report` counts it; detection does not learn from it.
+/// Record whether an incident was a theft. `shadow report` counts it, and with [feedback] detection learns from it.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Id of the incident (INC-…).
@@ -32,6 +38,9 @@ pub(crate) struct Arguments {
     /// Verdict of the analyst.
     #[arg(value_enum)]
     verdict: Verdict,
+    /// Write the draft of a policy exception to this file, too. It has no effect until it is added to a rule file.
+    #[arg(long, value_name = "FILE")]
+    draft: Option<PathBuf>,
     #[command(flatten)]
     record: Record,
 }
@@ -64,6 +73,8 @@ const REVOKED: &str = "SELECT DISTINCT incident_id, tenant_id, user_id FROM inci
                            (SELECT target FROM actions WHERE incident_id = ? AND outcome = 'done' \
                             AND kind IN ('revoke_token', 'revoke_family')) \
                        ORDER BY tenant_id, user_id LIMIT 100";
+/// Maximum number of events that are printed.
+const LISTED_MAX: usize = 20;
 /// Validity of a drafted exception.
 const DRAFT_DAYS: i64 = 30;
 
@@ -72,9 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (settings, config) = (arguments.record.store()?, arguments.record.config()?);
     let Signature { by, note } = arguments.record.signature()?;
     let judgement = Judgement::from(arguments.verdict);
+    if judgement == Judgement::True && arguments.draft.is_some() {
+        return Err(Failure::Usage("--draft needs the verdict false or benign".to_owned()));
+    }
     let now = SystemClock.now_millis();
     let runtime = super::setup::start_runtime()?;
-    let (incident, messages) = runtime.block_on(async {
+    let (incident, messages, events) = runtime.block_on(async {
         let reader = Reader::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
         let found = reader.rows(INCIDENT, &[&arguments.incident]).await;
         let revoked = match arguments.verdict {
@@ -83,7 +97,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             _ => Ok(Vec::new()),
         };
+        let events = if config.feedback.is_some() {
+            reader.rows(records::EVENTS, &[&arguments.incident]).await
+        } else {
+            Ok(Vec::new())
+        };
         reader.close().await;
+        let events = events.map_err(|error| store_error(&error))?;
         let revoked = revoked.map_err(|error| store_error(&error))?;
         let found = found.map_err(|error| store_error(&error))?.into_iter().next();
         let incident =
@@ -93,20 +113,73 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let given = store.give(&Feedback { incident_id, given_at: now, by, judgement, note }).await;
         store.close().await;
         given.map_err(|error| store_error(&error))?;
-        Ok::<_, Failure>((incident, revoked.iter().filter_map(|row| message(row, now)).collect::<Vec<_>>()))
+        Ok::<_, Failure>((incident, revoked.iter().filter_map(|row| message(row, now)).collect::<Vec<_>>(), events))
     })?;
-    let mut text = format!(
-        "{}: {} by {by}\nDetection does not learn from this. `tokenwarden shadow report` counts it.\n",
-        arguments.incident,
-        judgement.as_str()
-    );
+    let mut text = format!("{}: {} by {by}\n", arguments.incident, judgement.as_str());
+    let given = IncidentId::parse(&arguments.incident).map(|incident| Given { incident, judgement, by: &by, at: now });
+    let records = given.map_or_else(Vec::new, |given| records::of(&events, &given));
+    text.push_str(&taught(&config, &records));
     if judgement != Judgement::True {
         let reason =
             if note.is_empty() { arguments.incident.clone() } else { format!("{}: {note}", arguments.incident) };
-        text.push_str(&draft(&incident, &by, &reason, now));
+        let Draft { place, exception } = draft(&incident, &by, &reason, now);
+        if let Some(path) = &arguments.draft {
+            write_draft(path, &exception)?;
+        }
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{place}\n{exception}");
     }
+    let appended = runtime.block_on(append(&config, records))?;
     to_stdout(&sanitize::lines(&text))?;
+    appended?;
     if messages.is_empty() { Ok(()) } else { runtime.block_on(inform_users(&config, &messages)) }
+}
+
+/// Whether detection learns from the records, and from which events.
+fn taught(config: &Config, records: &[FeedbackRecord]) -> String {
+    if config.feedback.is_none() {
+        return "Detection does not learn from this, because the configuration has no [feedback].\n".to_owned();
+    }
+    if records.is_empty() {
+        let missing = "Detection does not learn from this, because the store has no use of a token in the incident.\n";
+        return missing.to_owned();
+    }
+    let events: Vec<_> = records.iter().flat_map(records::listed).collect();
+    let (count, subjects) = (counted(events.len() as u64, "event"), counted(records.len() as u64, "subject"));
+    let mut text = format!("Detection learns from {count} of {subjects}, before their next event:\n");
+    for event in events.iter().take(LISTED_MAX) {
+        let _ = writeln!(text, "  {}", sanitize::line(event));
+    }
+    if let Some(more) = events.len().checked_sub(LISTED_MAX).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text
+}
+
+/// Appends the records to the log. The inner error is that of a record: the row of the feedback is stored already.
+async fn append(config: &Config, records: Vec<FeedbackRecord>) -> Result<Result<(), Failure>, Failure> {
+    if records.is_empty() {
+        return Ok(Ok(()));
+    }
+    let log = record_log::open::<FeedbackRecord>(config)?;
+    for record in records {
+        if let Err(reason) = log.append(record).await {
+            let problem = format!(
+                "the feedback is stored, but detection does not learn from all of it: {reason}. Run the command again"
+            );
+            return Ok(Err(Failure::Unavailable(problem)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Writes a new file.
+fn write_draft(path: &Path, exception: &str) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(exception.as_bytes()));
+    written.map_err(|error| {
+        Failure::Usage(format!("the feedback is stored, but --draft {} cannot be written: {error}", path.display()))
+    })
 }
 
 /// The message to a user whose access was revoked by mistake. A row of [`REVOKED`] without a user has none.
@@ -156,8 +229,14 @@ fn key(message: &UserMessage) -> String {
     format!("notice-user-{incident}-{}-{}", kind.as_str(), hex(&user[..16]))
 }
 
+/// The draft of an exception, and a text about its place.
+struct Draft {
+    place: String,
+    exception: String,
+}
+
 /// The draft of an exception for the policies of the incident's rules.
-fn draft(incident: &Value, by: &str, reason: &str, now: i64) -> String {
+fn draft(incident: &Value, by: &str, reason: &str, now: i64) -> Draft {
     let until = rfc3339((now / DAY_MS + DRAFT_DAYS) * DAY_MS);
     let mut exception =
         format!("[[policies.exceptions]]\nauthor = {}\nreason = {}\nuntil = {until}\n", quoted(by), quoted(reason));
@@ -177,7 +256,7 @@ fn draft(incident: &Value, by: &str, reason: &str, now: i64) -> String {
         let files: Vec<_> = rules.iter().map(|rule| format!("rules/{rule}.toml")).collect();
         format!("Draft of an exception, for the policy in {} that raised this incident:\n", files.join(", "))
     };
-    format!("{place}\n{exception}")
+    Draft { place, exception }
 }
 
 /// The rules whose policies raised the incident: their signals have a share of 0.
@@ -216,8 +295,7 @@ mod tests {
             "tenant_id": "acme", "app_id": "", "token_id": hostile, "rules": ["new_country", "new_ip"],
             "signal_shares": [0.0, 2.5],
         });
-        let text = draft(&incident, "Ana", "INC-1: a \"trip\"", 1_795_000_000_000);
-        let (place, exception) = text.split_once("\n\n").expect("two parts");
+        let Draft { place, exception } = draft(&incident, "Ana", "INC-1: a \"trip\"", 1_795_000_000_000);
         assert!(place.contains("rules/new_country.toml") && !place.contains("new_ip"), "{place}");
         let read: toml::Table = exception.parse().expect("TOML");
         let read = &read["policies"]["exceptions"][0];
@@ -229,6 +307,6 @@ mod tests {
         assert!(exception.chars().all(|c| c == '\n' || !sanitize::is_unsafe(c)), "{exception:?}");
         assert!(read.get("app").is_none());
         let none = draft(&json!({"rules": ["new_ip"], "signal_shares": [2.5]}), "Ana", "r", 0);
-        assert!(none.starts_with("No policy raised this incident"), "{none}");
+        assert!(none.place.starts_with("No policy raised this incident"), "{}", none.place);
     }
 }

@@ -21,9 +21,10 @@ use crate::config::{Config, FileSection};
 use crate::engine;
 use crate::enrich::Enricher;
 use crate::feed::Feed;
-use crate::number::grouped;
+use crate::line;
+use crate::number::{counted, grouped};
 use crate::pipeline::{Epoch, Pipeline, VerdictOutput};
-use crate::port::{Clock, SavedRows, SourceError, Store};
+use crate::port::{Clock, FeedbackRecord, SavedRows, SourceError, Store};
 use crate::sanitize;
 use crate::source::file::{FileSource, Progress};
 use crate::store::{ClickHouse, NullStore, StoreSettings};
@@ -31,7 +32,7 @@ use crate::tally::{Note, Tally, Withheld};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
 use crate::wire::Format;
-use crate::worker::{Environment, Limits, SnapshotSettings, Spread, Worker, WorkerError};
+use crate::worker::{Environment, FeedbackSource, Limits, SnapshotSettings, Spread, Worker, WorkerError};
 
 /// Maximum time at the end for pending alerts and revocations.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +57,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
     /// Compare with the rules in this folder, and print only the alerts that are added, removed or changed.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions", "state"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions", "state", "feedback"])]
     against: Option<PathBuf>,
     /// Simulate a topic with N partitions. Each has its own state and an equal part of the alert budget. Events of one
     /// user go to one partition.
@@ -78,6 +79,10 @@ pub(crate) struct Arguments {
     /// were read before. At the end it stores the memory there.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Learn from the feedback in this file: feedback.ndjson of a service, or the records of its topic. Feedback is learnt at
+    /// the place where the service learnt it, or else at the time when it was given.
+    #[arg(long, value_name = "FILE")]
+    feedback: Option<PathBuf>,
     /// Send alerts and revoke tokens, as far as the configuration allows.
     #[arg(long, requires = "config")]
     enforce: bool,
@@ -133,6 +138,7 @@ where
 {
     let rules = load_rules(config)?;
     let state = arguments.state.as_deref().map(open_state).transpose()?;
+    let feedback = arguments.feedback.as_deref().map(read_feedback).transpose()?;
     let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
     let feed = feed(arguments, config);
     let mut source = open_files(arguments)?;
@@ -171,6 +177,9 @@ where
     };
     let output = if verdicts.is_some() { VerdictOutput::Lines } else { VerdictOutput::None };
     let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), output, outside);
+    if let Some(feedback) = feedback {
+        worker = worker.with_feedback(FeedbackSource::Past(feedback));
+    }
     if let Some(to) = state {
         worker = worker.with_snapshots(SnapshotSettings { to: Arc::new(to), interval_ms: None });
     }
@@ -201,6 +210,10 @@ where
         summary.print(&format!("unreadable: {fault}"));
     }
     summary.finish(&tally, counters, stored);
+    if arguments.feedback.is_some() {
+        let (learnt, left) = (counted(counters.feedback, "record"), worker.feedback_left());
+        summary.print(&format!("feedback: {learnt} learnt, {left} not learnt because their place is not in the files"));
+    }
     let outbox = config.outbox.dir.display();
     if left > 0 {
         summary.print(&format!("{left} alerts or revocations wait in {outbox}; the next run delivers them"));
@@ -228,6 +241,18 @@ fn open_files(arguments: &Arguments) -> Result<FileSource, Failure> {
         SourceError::Misconfigured(problem) => Failure::Usage(problem),
         other => other.into(),
     })
+}
+
+/// The records in a file. A line that cannot be read is an error: the result would differ from that of the service.
+fn read_feedback(path: &Path) -> Result<Vec<FeedbackRecord>, Failure> {
+    let name = path.display();
+    let text = std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
+    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let read = |(number, line): (usize, &[u8])| {
+        let problem = || Failure::Usage(format!("{name}:{}: not a record of feedback, or damaged", number + 1));
+        line::read(line).ok_or_else(problem)
+    };
+    lines.map(read).collect()
 }
 
 /// Hashes bearer values with the key of the installation, or without a configuration with the public key of replays.

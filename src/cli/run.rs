@@ -13,24 +13,29 @@ use tokio::sync::{Notify, watch};
 use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
-use super::{delivery, denylist, user_api};
+use super::{delivery, denylist, record_log, user_api};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
 use crate::enrich::Enricher;
 use crate::pipeline::{Pipeline, VerdictOutput};
-use crate::port::{Clock, Snapshots, Source, StateRestorer, StoreError};
+use crate::port::{Clock, FeedbackRecord, Snapshots, Source, StateRestorer, StoreError};
 use crate::retry::RetryPolicy;
 use crate::source::kafka::{KafkaSettings, KafkaSource, Permitted, StateTopic, StateTopicUse};
 use crate::state_dir::StateDir;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
-use crate::worker::{Environment, Limits, Reload, RestoredStates, SnapshotSettings, SpoolSettings, Spread, Worker};
+use crate::worker::{
+    Environment, FeedbackLog, FeedbackSource, Limits, Reload, RestoredStates, SnapshotSettings, SpoolSettings, Spread,
+    Worker,
+};
 
 /// Maximum time for deliveries in progress at a stop. All others remain on disk.
 const DELIVERER_WAIT: Duration = Duration::from_millis(1_200);
 /// Maximum time that the start waits for the store. After it, the service starts without the store.
 const STORE_WAIT: Duration = Duration::from_secs(3);
+/// Maximum time that the start waits for feedback.
+const FEEDBACK_WAIT: Duration = Duration::from_secs(30);
 /// Attempts to open the store.
 const STORE_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(5));
 /// Maximum time for tasks to end at a stop.
@@ -81,13 +86,7 @@ fn serve(
     let health = Arc::new(Health::default());
     open_store(config, runtime, store, &health)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
-    for version in enricher.versions() {
-        tracing::info!(version, "GeoIP file");
-    }
-    for problem in enricher.problems() {
-        tracing::error!(problem, "a GeoIP file cannot be used; places and networks are scored without it");
-    }
+    let enricher = open_enricher(config);
     let hasher = config.token_hasher()?;
     let rules = Arc::new(loaded.rules.clone());
     let (rules_sender, rules_receiver) = watch::channel(Arc::clone(&rules));
@@ -109,6 +108,7 @@ fn serve(
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
+    let feedback = follow_feedback(config, runtime, (&clock, &health))?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
     let closing = delivery.closing(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
@@ -168,6 +168,9 @@ fn serve(
         _ => VerdictOutput::None,
     };
     let mut worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
+    if let Some(source) = feedback {
+        worker = worker.with_feedback(source);
+    }
     if let (Some(storage), Some(restored)) = (storage, restored) {
         let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };
         worker = worker.with_snapshots(settings).with_restored(restored);
@@ -178,6 +181,18 @@ fn serve(
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
     Ok(())
+}
+
+/// Opens the GeoIP files, and logs them.
+fn open_enricher(config: &Config) -> Enricher {
+    let enricher = Enricher::new(&config.geoip).trust_event_geo(config.detection.trust_event_geo);
+    for version in enricher.versions() {
+        tracing::info!(version, "GeoIP file");
+    }
+    for problem in enricher.problems() {
+        tracing::error!(problem, "a GeoIP file cannot be used; places and networks are scored without it");
+    }
+    enricher
 }
 
 /// Opens the store, in the background if it takes longer than [`STORE_WAIT`]. Fails only if an embedded engine cannot be
@@ -257,6 +272,24 @@ fn open_if_permitted(kafka: &KafkaSettings, health: &Health) -> Result<Option<St
          Permit the topic (docs/operations.md, Snapshots) or set source.kafka.state_topic = false"
     );
     Ok(None)
+}
+
+/// Feedback from which detection learns, if it is configured. All of it is read before the first message, so that each
+/// partition learns it at its place.
+fn follow_feedback(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+    (clock, health): (&Arc<dyn Clock>, &Arc<Health>),
+) -> Result<Option<FeedbackSource>, Failure> {
+    if config.feedback.is_none() {
+        return Ok(None);
+    }
+    record_log::prepare::<FeedbackRecord>(config, clock.now_millis())?;
+    let log = FeedbackLog::follow(record_log::open(config)?, Arc::clone(health));
+    if !runtime.block_on(log.read(FEEDBACK_WAIT)) {
+        tracing::error!("the feedback is not read yet; messages are processed without it until then");
+    }
+    Ok(Some(FeedbackSource::Log(log)))
 }
 
 /// The source, the assignment of its messages to partitions, and the number of partitions.

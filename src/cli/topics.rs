@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::pipeline::is_keyed;
-use crate::port::{DenylistRecord, SilenceRecord, SourceError};
+use crate::port::{DenylistRecord, FeedbackRecord, SilenceRecord, SourceError};
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic, Topic};
 use crate::token::TokenHasher;
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist and <prefix>.silences if there are [denylist] and [silences].
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback].
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -64,6 +64,9 @@ fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, Source
     if config.silences.is_some() {
         findings.push(RecordTopic::<SilenceRecord>::create(kafka)?);
     }
+    if config.feedback.is_some() {
+        findings.push(RecordTopic::<FeedbackRecord>::create(kafka)?);
+    }
     Ok(findings)
 }
 
@@ -85,6 +88,9 @@ pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Findin
     }
     if config.silences.is_some() {
         findings.push(RecordTopic::<SilenceRecord>::check(kafka)?);
+    }
+    if config.feedback.is_some() {
+        findings.push(RecordTopic::<FeedbackRecord>::check(kafka)?);
     }
     Ok(findings)
 }

@@ -23,8 +23,8 @@ use serde::Deserialize;
 pub(crate) use self::alert::AlertSection;
 use self::rule_file::{LoadedRules, RuleFileError};
 pub(crate) use self::sections::{
-    Admin, DenylistSection, Detection, FileSection, IncidentsSection, Outbox, Privacy, Revoke, SilencesSection,
-    SnapshotSection, SourceSection,
+    Admin, DenylistSection, Detection, FeedbackSection, FileSection, IncidentsSection, Outbox, Privacy, Revoke,
+    SilencesSection, SnapshotSection, SourceSection,
 };
 pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
@@ -78,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) denylist: Option<DenylistSection>,
     /// Without it, there are no silences.
     pub(crate) silences: Option<SilencesSection>,
+    /// Without it, detection does not learn from feedback.
+    pub(crate) feedback: Option<FeedbackSection>,
     pub(crate) incidents: IncidentsSection,
     /// Without it, users get no messages.
     pub(crate) notify_users: Option<UserNoticeSettings>,

@@ -225,6 +225,11 @@ impl SilencesSection {
     }
 }
 
+/// Learning from feedback. It has no keys: the section turns it on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FeedbackSection {}
+
 /// Closing of incidents.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Kind;
-use tokenwarden::port::{ActionOutcome, Rows as _, Store as _};
+use tokenwarden::port::{ActionOutcome, FeedbackRecord, FeedbackState, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows};
-use tokenwarden::verdict::{Mode, Severity, Target};
+use tokenwarden::verdict::{IncidentId, Judgement, Mode, Outcome, Severity, Target};
 
 use super::rows::{action, allowed, at, event, incident, numbered, push};
 use super::{embedded, library, turn};
@@ -131,5 +131,48 @@ async fn shadow_report_counts_evidence_and_feedback() {
     let checks = validated("enforce");
     assert!(checks.contains("WARNING rules: new_country may revoke, and its evidence is thin"), "{checks}");
     assert!(!validated("shadow").contains("evidence is thin"));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn feedback_is_appended_to_the_log() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path();
+    let store = ClickHouse::open(&embedded(&folder.join("data"))).await.unwrap();
+    let mut rows = EpochRows::new();
+    rows.push_incident(&incident(1, 1, Severity::High));
+    let outcome = Outcome { incident_id: Some(IncidentId(1)), ..allowed() };
+    push(&mut rows, &numbered(event(7)), &outcome, 7);
+    push(&mut rows, &numbered(event(8)), &allowed(), 8);
+    store.write(&rows).await.unwrap();
+    let configure = |section: &str| {
+        let text = format!("[store]\nurl = 'embedded:data'\n[source.file]\npath = '-'\n[outbox]\ndir = 'o'\n{section}");
+        std::fs::write(folder.join("t.toml"), text).unwrap();
+    };
+    let give = |options: &[&str]| run(folder, &[&["feedback", "INC-0000000000000001"], options].concat());
+    configure("");
+    let text = printed(&give(&["benign", "--by", "Ana"]));
+    assert!(text.contains("because the configuration has no [feedback]"), "{text}");
+    assert!(!folder.join("o/feedback.ndjson").exists());
+    configure("[feedback]\n");
+    let text = printed(&give(&["benign", "--by", "Ana", "--draft", "draft.toml"]));
+    assert!(text.contains("Detection learns from 1 event of 1 subject"), "{text}");
+    let draft = std::fs::read_to_string(folder.join("draft.toml")).unwrap();
+    assert!(draft.starts_with("[[policies.exceptions]]\nauthor = \"Ana\"\n") && text.ends_with(&draft), "{draft}");
+    let log = std::fs::read_to_string(folder.join("o/feedback.ndjson")).unwrap();
+    let record: FeedbackRecord = serde_json::from_str(&log[17..]).unwrap();
+    let FeedbackState::Given(given) = record.state else { panic!("{log}") };
+    assert_eq!((given.incident, given.judgement, &*given.by), (IncidentId(1), Judgement::Benign, "Ana"));
+    let expected = event(7).event.event_id.to_string();
+    assert_eq!(given.events.iter().map(|event| &event["event_id"]).collect::<Vec<_>>(), [&json!(expected)]);
+    for (options, reason) in [
+        (&["benign", "--draft", "draft.toml"][..], "--draft draft.toml cannot be written"),
+        (&["true", "--draft", "other.toml"], "--draft needs the verdict false or benign"),
+    ] {
+        let output = give(options);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && stderr.contains(reason), "{stderr}");
+    }
     store.close().await;
 }

@@ -30,6 +30,7 @@ pub(crate) struct Kafka {
 
 /// A message as a test reads it back.
 pub(crate) struct Read {
+    pub key: Vec<u8>,
     pub payload: Vec<u8>,
     pub headers: Vec<(String, String)>,
 }
@@ -317,7 +318,8 @@ fn read_message(message: &BorrowedMessage<'_>) -> Read {
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     });
-    Read { payload: message.payload().unwrap_or_default().to_vec(), headers: headers.unwrap_or_default() }
+    let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+    Read { key: bytes(message.key()), payload: bytes(message.payload()), headers: headers.unwrap_or_default() }
 }
 
 /// Java with Kafka's classes, quick to start rather than to run.
