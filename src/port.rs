@@ -6,6 +6,7 @@ mod confirmation;
 mod denylist;
 mod feedback;
 mod handled;
+mod limit;
 mod mistake;
 mod radius;
 mod record_log;
@@ -30,6 +31,7 @@ pub use self::feedback::{
 };
 pub(crate) use self::handled::STATES_MAX;
 pub use self::handled::{Handled, HandledStep, IncidentState};
+pub use self::limit::{Limit, Reached};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
 pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
@@ -334,8 +336,8 @@ pub enum Revocation {
     Waiting(String),
     Done,
     AlreadyGone,
-    /// Not requested, because this many were requested within the hour. It is requested when the limit allows it.
-    Capped(u32),
+    /// Not requested, because a limit is reached. It is requested when the limit allows it.
+    Capped(Reached),
     /// Not requested, because all actions are paused. It is requested after the pause.
     Paused,
     /// Rejected by the provider, impossible, or given up.

@@ -39,12 +39,7 @@ pub(super) fn open(
     let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(clock)).map_err(|error| {
         Failure::Unavailable(format!("cannot open the outbox {} (outbox.dir): {error}", config.outbox.dir.display()))
     })?;
-    let settings = Settings {
-        mode: config.revoke.mode,
-        revocations_per_hour_max: config.revoke.max_per_hour,
-        revocations_per_hour_total_max: config.revoke.total_per_hour(),
-        ..Settings::default()
-    };
+    let settings = Settings { mode: config.revoke.mode, limits: config.revoke.limits(), ..Settings::default() };
     let silences = silences(config, clock)?;
     let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
     let outbox = Arc::new(outbox.with_silences(silences).with_users(users(config, clock)?));
@@ -189,16 +184,9 @@ pub(super) fn revoker(
 pub(super) fn provider(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let Some(settings) = &config.revoke.http else { return Ok(None) };
     let revoker = HttpRevoker::new(settings, Arc::clone(clock)).map_err(wrong(config, "revoke.http"))?;
-    if let Some(radius) = revoker.radius()
-        && (1..radius.weight()).contains(&config.revoke.max_per_hour)
-    {
-        let (cap, weight) = (config.revoke.max_per_hour, radius.weight());
-        let problem = format!(
-            "is {cap}, and a revocation with the radius `{}` counts as {weight}, so none would be requested; set at least \
-             {weight}",
-            radius.as_str()
-        );
-        return Err(wrong(config, "revoke")(Mistake::new("max_per_hour", problem)));
+    if let Some(Err((key, problem))) = revoker.radius().map(|radius| config.revoke.check_weight(radius)) {
+        let key = format!("revoke.{key}");
+        return Err(Failure::Configuration(config.mistake(&key, format!("`{key}` {problem}")).to_string()));
     }
     Ok(Some(Arc::new(revoker)))
 }

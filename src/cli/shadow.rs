@@ -7,9 +7,10 @@ use super::explain::{StoreArguments, line, store_error};
 use super::failure::Failure;
 use super::{delivery, moment};
 use crate::config::Config;
-use crate::evidence::{self, Caps, Evidence, THIN_BELOW};
+use crate::deliver::{Caps, Limits};
+use crate::evidence::{self, Evidence, THIN_BELOW};
 use crate::number::grouped;
-use crate::port::{Clock as _, Radius};
+use crate::port::{Clock as _, Limit, Radius};
 use crate::rule::Status;
 use crate::store::Reader;
 use crate::telemetry::SystemClock;
@@ -45,16 +46,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Report(report) = &arguments.command;
     let config = Config::load(report.store.config())?;
     let since = moment::parse(&report.since, SystemClock.now_millis(), "--since")?;
-    let (caps, topics, rules_dir) = (caps(&config)?, evidence::confirming_topics(&config), rules_dir(&config));
+    let (weight, topics, rules_dir) = (weight(&config)?, evidence::confirming_topics(&config), rules_dir(&config));
+    let limits = config.revoke.limits();
     let (mode, settings) = (config.revoke.mode, config.store.clone());
     report.store.answer(settings, text, async |reader| {
         let rows = evidence::read(reader, since, &topics).await.map_err(|error| store_error(&error))?;
-        let rules = evidence::by_rule(&rows, caps);
+        let rules = evidence::by_rule(&rows, Caps { limits: &limits, weight });
         let rules: Vec<Value> = rules.iter().map(|rule| of_rule(rule, &rules_dir, mode)).collect();
         Ok(json!({
-            "since": crate::millis::rfc3339(since), "thin_below": THIN_BELOW, "caps": {
-                "max_per_hour": caps.of_tenant, "max_per_hour_total": caps.total, "counts_as": caps.weight,
-            },
+            "since": crate::millis::rfc3339(since), "thin_below": THIN_BELOW, "caps": caps(&limits, weight),
             "revoke_mode": mode, "rules": rules,
         }))
     })
@@ -70,14 +70,14 @@ pub(super) async fn thin_evidence(config: &Config, reader: &Reader) -> Vec<Strin
         rules.map(|rule| rule.id.as_str()).collect::<Vec<_>>()
     });
     let Ok(enforcing) = enforcing else { return Vec::new() };
-    let (Ok(since), Ok(caps)) = (moment::parse(SINCE, SystemClock.now_millis(), "--since"), caps(config)) else {
+    let (Ok(since), Ok(weight)) = (moment::parse(SINCE, SystemClock.now_millis(), "--since"), weight(config)) else {
         return Vec::new();
     };
     if enforcing.is_empty() {
         return Vec::new();
     }
     let Ok(rows) = evidence::read(reader, since, &evidence::confirming_topics(config)).await else { return Vec::new() };
-    let known = evidence::by_rule(&rows, caps);
+    let known = evidence::by_rule(&rows, Caps { limits: &config.revoke.limits(), weight });
     let judged = |rule: &str| known.iter().find(|of| of.rule == rule).map_or(0, Evidence::judged);
     let thin = enforcing.into_iter().map(|rule| (rule, judged(rule))).filter(|(_, judged)| *judged < THIN_BELOW);
     thin.map(|(rule, judged)| {
@@ -89,14 +89,18 @@ pub(super) async fn thin_evidence(config: &Config, reader: &Reader) -> Vec<Strin
     .collect()
 }
 
-/// The limits of `[revoke]` for the configured provider.
-fn caps(config: &Config) -> Result<Caps, Failure> {
+/// The revocations as which one request to the configured provider counts.
+fn weight(config: &Config) -> Result<u32, Failure> {
     let clock: std::sync::Arc<dyn crate::port::Clock> = std::sync::Arc::new(SystemClock);
     let radius = delivery::provider(config, &clock)?.and_then(|provider| provider.radius());
-    Ok(Caps {
-        of_tenant: config.revoke.max_per_hour,
-        total: config.revoke.total_per_hour(),
-        weight: radius.map_or(1, Radius::weight),
+    Ok(radius.map_or(1, Radius::weight))
+}
+
+fn caps(limits: &Limits, weight: u32) -> Value {
+    json!({
+        "max_per_hour": limits.of_tenant, "max_per_hour_total": limits.total, "counts_as": weight,
+        "rule": limits.of_rule, "rule_total": limits.of_rule_total, "application": limits.of_application,
+        "tenants": limits.tenants, "rules": limits.rules, "applications": limits.applications,
     })
 }
 
@@ -117,7 +121,8 @@ fn of_rule(evidence: &Evidence, rules_dir: &str, mode: Mode) -> Value {
         "enforced": evidence.enforced, "confirmed_theft": evidence.theft, "refuted": evidence.owner,
         "n": evidence.judged(), "precision": precision.map(|(share, _)| share),
         "precision_low": precision.map(|(_, (low, _))| low), "precision_high": precision.map(|(_, (_, high))| high),
-        "evidence_is_thin": evidence.is_thin(), "would_wait_for_caps": evidence.would_wait,
+        "evidence_is_thin": evidence.is_thin(), "would_wait_for_caps": evidence.would_wait.values().sum::<u64>(),
+        "would_wait_for": evidence.would_wait,
         "waited_for_caps": evidence.capped, "failed_requests": evidence.failed,
         "promote": format!("{rules_dir}/{}.toml: mode = \"enforce\"", evidence.rule), "notes": limits,
     })
@@ -169,8 +174,9 @@ fn text(report: &Value) -> String {
         put(
             &mut text,
             &format!(
-                "  limits          {} would wait for the hourly limits, {} did; {} requests failed",
+                "  limits          {} would wait for the hourly limits{}, {} did; {} requests failed",
                 number("would_wait_for_caps"),
+                by_limit(&rule["would_wait_for"]),
                 number("waited_for_caps"),
                 number("failed_requests")
             ),
@@ -185,6 +191,16 @@ fn text(report: &Value) -> String {
     text
 }
 
+/// The limits for which requests would wait: ` (3 rule, 2 tenant)`. Empty if none would.
+fn by_limit(waiting: &Value) -> String {
+    let limits = Limit::ALL.into_iter().filter_map(|limit| {
+        let count = waiting[limit.as_str()].as_u64()?;
+        Some(format!("{} {}", grouped(count), limit.as_str()))
+    });
+    let limits: Vec<_> = limits.collect();
+    if limits.is_empty() { String::new() } else { format!(" ({})", limits.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +208,12 @@ mod tests {
     #[test]
     fn report_states_thin_evidence_and_the_line_that_promotes() {
         let evidence = Evidence { rule: "new_country".into(), grants: 40, users: 3, tenants: 2, ..Evidence::default() };
-        let judged = Evidence { theft: 38, owner: 2, ..evidence.clone() };
+        let judged = Evidence {
+            theft: 38,
+            owner: 2,
+            would_wait: [(Limit::Rule, 1_200), (Limit::Tenant, 4)].into(),
+            ..evidence.clone()
+        };
         let rules = [of_rule(&evidence, "rules", Mode::Shadow), of_rule(&judged, "rules", Mode::Enforce)];
         let report = json!({ "since": "2026-09-01T00:00:00Z", "thin_below": THIN_BELOW, "rules": rules });
         insta::assert_snapshot!(text(&report), @r#"
@@ -210,7 +231,7 @@ mod tests {
           revocations     40 grants of 3 users and 2 tenants, 0 of them in mode enforce
           known           38 thefts confirmed, 2 refuted, n = 40
           precision       0.950 (95 % interval 0.831 to 0.994)
-          limits          0 would wait for the hourly limits, 0 did; 0 requests failed
+          limits          1,204 would wait for the hourly limits (4 tenant, 1,200 rule), 0 did; 0 requests failed
           to promote      rules/new_country.toml: mode = "enforce"
 
         Shadow mode sends no request, so it is not known how many requests would have failed.

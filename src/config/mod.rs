@@ -157,7 +157,11 @@ impl Config {
             kafka.state_topic = StateTopicUse::Never;
         }
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
-        config.alert.check().map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
+        config
+            .alert
+            .check()
+            .and_then(|()| config.revoke.check())
+            .map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
         if !config.admin.listen.ip().is_loopback() {
             let warning = "clients of `admin.listen` send `admin.token` unencrypted: use a TLS proxy, or listen on \
                            127.0.0.1";
@@ -266,9 +270,6 @@ impl Config {
         }
         if detection.baselines_max == 0 {
             return wrong("detection.baselines_max", "must be at least 1");
-        }
-        if self.revoke.max_per_hour_total.is_some_and(|total| total < self.revoke.max_per_hour) {
-            return wrong("revoke.max_per_hour_total", "must be at least `max_per_hour`, the limit of one tenant");
         }
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");

@@ -1,17 +1,20 @@
 //! Sections of the configuration other than the settings of one adapter.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::deliver::Limits;
 use crate::engine;
 use crate::feed::{Feed, Tenant};
+use crate::port::Radius;
 use crate::revoke::HttpRevokerSettings;
 use crate::source::kafka::KafkaSettings;
 use crate::token::TokenIds;
-use crate::verdict::Mode;
+use crate::verdict::{Mode, RuleId};
 use crate::wire::Format;
 
 /// Source of events: at most one of the two.
@@ -62,7 +65,24 @@ pub(crate) struct Revoke {
     pub(crate) max_per_hour: u32,
     /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
     pub(crate) max_per_hour_total: Option<u32>,
+    limits: LimitsSection,
     pub(crate) http: Option<HttpRevokerSettings>,
+}
+
+/// Limits of revocations per hour of rules and applications, and of single tenants.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    /// Of one rule in a tenant. The default is half of the tenant's limit.
+    rule: Option<u32>,
+    /// Of one rule in all tenants. The default is half of the limit of all tenants.
+    rule_total: Option<u32>,
+    /// Of one application of a tenant. The default is the tenant's limit.
+    application: Option<u32>,
+    /// By name, instead of `max_per_hour`, `rule` and `application`.
+    tenants: BTreeMap<String, u32>,
+    rules: BTreeMap<RuleId, u32>,
+    applications: BTreeMap<String, u32>,
 }
 
 /// Default of `max_per_hour_total`, in multiples of `max_per_hour`.
@@ -70,7 +90,13 @@ const TENANTS_AT_CAP: u32 = 5;
 
 impl Default for Revoke {
     fn default() -> Self {
-        Self { mode: Mode::Shadow, max_per_hour: 20, max_per_hour_total: None, http: None }
+        Self {
+            mode: Mode::Shadow,
+            max_per_hour: 20,
+            max_per_hour_total: None,
+            limits: LimitsSection::default(),
+            http: None,
+        }
     }
 }
 
@@ -78,6 +104,68 @@ impl Revoke {
     /// Maximum number of revocations of all tenants per hour.
     pub(crate) fn total_per_hour(&self) -> u32 {
         self.max_per_hour_total.unwrap_or(self.max_per_hour.saturating_mul(TENANTS_AT_CAP))
+    }
+
+    /// All limits of revocations per hour.
+    pub(crate) fn limits(&self) -> Limits {
+        let section = &self.limits;
+        Limits {
+            of_tenant: self.max_per_hour,
+            total: self.total_per_hour(),
+            of_rule: section.rule,
+            of_rule_total: section.rule_total,
+            of_application: section.application,
+            tenants: section.tenants.clone(),
+            rules: section.rules.clone(),
+            applications: section.applications.clone(),
+        }
+    }
+
+    /// Key below `revoke` and number of each limit that is written in the configuration.
+    fn written_limits(&self) -> Vec<(String, u32)> {
+        let section = &self.limits;
+        let of = |name: &str, limit: Option<u32>| limit.map(|limit| (name.to_owned(), limit));
+        let single = [
+            Some(("max_per_hour".to_owned(), self.max_per_hour)),
+            of("max_per_hour_total", self.max_per_hour_total),
+            of("limits.rule", section.rule),
+            of("limits.rule_total", section.rule_total),
+            of("limits.application", section.application),
+        ];
+        let tenants = section.tenants.iter().map(|(name, limit)| (format!("limits.tenants.{name}"), *limit));
+        let rules = section.rules.iter().map(|(name, limit)| (format!("limits.rules.{name}"), *limit));
+        let named = section.applications.iter();
+        let applications = named.map(|(name, limit)| (format!("limits.applications.{name}"), *limit));
+        single.into_iter().flatten().chain(tenants).chain(rules).chain(applications).collect()
+    }
+
+    /// The error is the key below `revoke` and the problem: a limit in which no request fits that counts as `weight`.
+    /// 0 is no mistake: it stops the revocations.
+    pub(crate) fn check_weight(&self, radius: Radius) -> Result<(), (String, String)> {
+        let weight = radius.weight();
+        let few = self.written_limits().into_iter().find(|(_, limit)| (1..weight).contains(limit));
+        few.map_or(Ok(()), |(key, limit)| {
+            let problem = format!(
+                "is {limit}, and a revocation with the radius `{}` counts as {weight}, so none would be requested; set at \
+                 least {weight}",
+                radius.as_str()
+            );
+            Err((key, problem))
+        })
+    }
+
+    /// The error is the key and the problem.
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
+        let total = self.total_per_hour();
+        if self.max_per_hour > total {
+            let problem = "must be at least `max_per_hour`, the limit of one tenant";
+            return Err(("revoke.max_per_hour_total".to_owned(), problem.to_owned()));
+        }
+        if let Some((name, _)) = self.limits.tenants.iter().find(|(_, limit)| **limit > total) {
+            let problem = "is more than `revoke.max_per_hour_total`, the limit of all tenants; raise that limit too";
+            return Err((format!("revoke.limits.tenants.{name}"), problem.to_owned()));
+        }
+        Ok(())
     }
 }
 

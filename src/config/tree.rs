@@ -235,7 +235,8 @@ impl Tree {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let path = error.path().to_string();
+            // `?` is a key of a map that is not valid.
+            let path = error.path().to_string().trim_end_matches(".?").to_owned();
             // If no interpretation of a variable is valid, the error is that of the first one.
             let error = match first {
                 Some((seen, earlier)) if path.starts_with(&seen) => earlier,

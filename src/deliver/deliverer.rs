@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::{Caps, Limits};
 use super::outbox::Outbox;
-use super::state::Caps;
 use crate::port::{Clock, Notifier, Radius, Revoker, Store};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{Health, Metrics};
@@ -17,10 +17,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub struct Settings {
     /// Upper limit of the mode of every incident.
     pub mode: Mode,
-    /// Maximum number of revocations of one tenant per hour.
-    pub revocations_per_hour_max: u32,
-    /// Maximum number of revocations of all tenants per hour.
-    pub revocations_per_hour_total_max: u32,
+    pub limits: Limits,
     /// For failed alerts, revocations and rows.
     pub retry: RetryPolicy,
     /// For a revocation that the provider refused.
@@ -41,8 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             mode: Mode::Shadow,
-            revocations_per_hour_max: 20,
-            revocations_per_hour_total_max: 100,
+            limits: Limits::new(20, 100),
             retry: RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(300)),
             refused_retry: RetryPolicy::new(Duration::from_secs(900), DAY),
             rejected_retry: RetryPolicy::exact(DAY),
@@ -67,12 +63,8 @@ pub struct Deliverer<S> {
 }
 
 impl<S: Store> Deliverer<S> {
-    pub(super) fn caps(&self) -> Caps {
+    pub(super) fn caps(&self) -> Caps<'_> {
         let radius = self.revoker.as_ref().and_then(|revoker| revoker.radius());
-        Caps {
-            of_tenant: self.settings.revocations_per_hour_max,
-            total: self.settings.revocations_per_hour_total_max,
-            weight: radius.map_or(1, Radius::weight),
-        }
+        Caps { limits: &self.settings.limits, weight: radius.map_or(1, Radius::weight) }
     }
 }

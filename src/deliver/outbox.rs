@@ -10,10 +10,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::digest::{Collected, Digest, DigestSettings};
 use super::journal::{DAMAGED_FILE, Journal};
+use super::limits::Caps;
 use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
-use super::state::{Caps, Due, Item, REVOCATION_MS_MAX, Settled, State, change_key, revocation_key};
+use super::state::{Due, Item, REVOCATION_MS_MAX, Settled, State, change_key, revocation_key};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
 use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId, Unsent};
@@ -293,7 +294,7 @@ impl Outbox {
 
     /// The next revocation, or the time when it is due. Capped and paused revocations come first, in the order of their
     /// requests.
-    pub(super) fn next_revocation(&self, caps: Caps) -> Next<ToRevoke> {
+    pub(super) fn next_revocation(&self, caps: Caps<'_>) -> Next<ToRevoke> {
         let is_paused = self.is_paused();
         let inner = self.inner();
         let state = &inner.state;

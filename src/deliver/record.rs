@@ -8,7 +8,7 @@ use super::changes::Changes;
 use super::digest::{Collected, Digest};
 use super::withheld::Withheld;
 use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
-use crate::verdict::{Incident, Severity, Target, Victim};
+use crate::verdict::{Incident, RuleId, Severity, Target, Victim};
 
 /// Lane of revocations. Every other lane is a channel with its recipient.
 pub(super) const REVOKE: &str = "revoke";
@@ -19,12 +19,16 @@ pub(super) const REVOKE: &str = "revoke";
 pub(super) enum Record {
     /// A change of an incident, or a notice, for these lanes.
     Taken { key: String, at: i64, work: Work, lanes: Vec<String> },
-    /// A revocation is about to be requested. It counts towards the caps, whatever its outcome.
+    /// A revocation is about to be requested. It counts towards the limits, whatever its outcome.
     Called {
         key: String,
         at: i64,
         #[serde(default)]
         allowance: String,
+        #[serde(default)]
+        rule: Option<RuleId>,
+        #[serde(default)]
+        application: String,
         /// Revocations as which it counts.
         #[serde(default = "one")]
         weight: u32,
@@ -140,7 +144,7 @@ pub(super) struct Effect {
     pub(crate) attempts: u32,
     /// Earliest time of the next attempt, milliseconds since the epoch, wall clock.
     pub(crate) due_at: i64,
-    /// It is already counted in the caps.
+    /// It is already counted towards the limits.
     pub(crate) called: bool,
     /// Time of the last attempt.
     #[serde(default)]
@@ -164,7 +168,7 @@ pub(super) struct Effect {
 pub(super) enum Hold {
     /// An operator paused revocations. Held until they are resumed.
     Paused,
-    /// A cap on revocations is reached. Held until the window has room.
+    /// A limit of revocations is reached. Held until the window has room.
     Capped,
     /// The provider refused the revocation. Held until `due_at`.
     Refused,

@@ -6,12 +6,16 @@ use tokio::sync::watch;
 
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
+use super::limits::Scope;
 use super::outbox::{PAUSE_FILE, ToRevoke};
 use super::record::{Hold, REVOKE, Record};
-use super::state::{self, REVOCATION_MS_MAX, allowance};
+use super::state::{self, REVOCATION_MS_MAX};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::port::{ActionRow, Confirmation, DeliveryError, Radius, Revocation, RevokeRequest, Revoked, Revoker, Store};
-use crate::verdict::{Incident, Mode, Target};
+use crate::number::grouped;
+use crate::port::{
+    ActionRow, Confirmation, DeliveryError, Limit, Radius, Reached, Revocation, RevokeRequest, Revoked, Revoker, Store,
+};
+use crate::verdict::{Incident, Mode, RuleId, Target};
 
 /// After this many panics, a revocation counts as refused, so that later ones are requested.
 const PANICS_MAX: u32 = 3;
@@ -57,7 +61,7 @@ where
                 (None, None) => return,
             };
             self.metrics.revoked(state::outcome(&progress.state));
-            let mut records = self.capped_notice(&progress.state).into_iter().collect::<Vec<_>>();
+            let mut records = self.capped_notice(&progress.state, &task.incident).into_iter().collect::<Vec<_>>();
             let mut wait = None;
             if is_request {
                 match &progress.fate {
@@ -111,8 +115,9 @@ where
             return Progress::refused("the incident has no target to revoke".to_owned(), 0);
         };
         if !task.effect.called {
-            let (allowance, weight) = (allowance(incident).to_owned(), self.caps().weight);
-            let called = Record::Called { key: task.key.clone(), at: now, allowance, weight };
+            let Scope { allowance, rule, application } = Scope::of(incident);
+            let (key, weight) = (task.key.clone(), self.caps().weight);
+            let called = Record::Called { key, at: now, allowance, rule, application, weight };
             self.record(REVOKE, vec![called], stop).await;
         }
         let asked = RevokeRequest {
@@ -179,11 +184,11 @@ where
         }
         let caps = self.caps();
         let inner = self.outbox.inner();
-        let allowance = allowance(incident);
-        // Revocations that are already capped come first.
-        let others_wait = task.effect.hold != Some(Hold::Capped) && inner.state.is_capped(allowance);
-        if others_wait || inner.state.room_at(allowance, caps, now) > now {
-            return progress(Revocation::Capped(caps.of_tenant), Fate::Hold(Hold::Capped));
+        let scope = Scope::of(incident);
+        let room = inner.state.room(&scope, caps, now);
+        if room.at > now {
+            let reached = Reached { limit: room.last, cap: caps.of(room.last, &scope) };
+            return progress(Revocation::Capped(reached), Fate::Hold(Hold::Capped));
         }
         None
     }
@@ -251,24 +256,42 @@ where
         }
     }
 
-    /// A notice at most once an hour, because the hour is in its key.
-    fn capped_notice(&self, state: &Revocation) -> Option<Record> {
-        if !matches!(state, Revocation::Capped(_)) {
-            return None;
-        }
+    /// A notice about a limit that is reached: at most once an hour for each rule, for applications, and for the others,
+    /// because the hour is in its key. It contains no value of an event.
+    fn capped_notice(&self, state: &Revocation, incident: &Incident) -> Option<Record> {
+        let Revocation::Capped(Reached { limit, cap }) = *state else { return None };
         let caps = self.caps();
+        let (scope, incident_id, key) = (Scope::of(incident), incident.id, limit.key());
+        let rule = scope.rule.map_or("", RuleId::as_str);
+        let (of, of_what, title) = match limit {
+            Limit::Rule => (rule, format!("by the rule {rule} in one tenant"), "A limit of a rule is reached"),
+            Limit::RuleTotal => (rule, format!("by the rule {rule} in all tenants"), "A limit of a rule is reached"),
+            Limit::Application => {
+                let of_what = format!("of one application of a tenant (that of {incident_id})");
+                ("application", of_what, "A limit of an application is reached")
+            }
+            Limit::Tenant => ("", "of one tenant".to_owned(), "The cap on revocations is reached"),
+            Limit::Total => ("", "of all tenants".to_owned(), "The cap on revocations is reached"),
+        };
+        let hour = self.clock.now_millis() / HOUR_MS;
+        let notice_key = if of.is_empty() { format!("capped-{hour}") } else { format!("capped-{of}-{hour}") };
+        let waiting = {
+            let state = &self.outbox.inner().state;
+            if state.has(&notice_key) {
+                return None;
+            }
+            grouped(state.unrequested(&scope, limit) as u64)
+        };
         let counts = match caps.weight {
             1 => String::new(),
             weight => format!(" Each request counts as {weight} revocations, because it revokes more than a grant."),
         };
         let text = format!(
-            "{} revocations of one tenant (revoke.max_per_hour), or {} of all tenants (revoke.max_per_hour_total), were \
-             requested within an hour.{counts} Further revocations wait until fewer were requested. Check whether this is \
-             an attack or a mistake. Revoke urgent grants and tokens at the provider.",
-            caps.of_tenant, caps.total
+            "{cap} revocations {of_what} ({key}) are allowed within an hour, and as many were requested.{counts} {waiting} \
+             wait now. They are requested when fewer were requested within the last hour. Others continue if their own \
+             limits allow it. Check whether this is an attack or a mistake. Revoke urgent grants and tokens at the provider."
         );
-        let hour = self.clock.now_millis() / HOUR_MS;
-        self.notice(format!("capped-{hour}"), "The cap on revocations is reached", text, self.outbox.notice_lanes())
+        self.notice(notice_key, title, text, self.outbox.notice_lanes())
     }
 
     fn breaker_notice(&self, reason: &str, now: i64) -> Option<Record> {
@@ -311,7 +334,9 @@ const fn is_about_provider(status: u16) -> bool {
 fn reason_of(revocation: &Revocation) -> String {
     match revocation {
         Revocation::Failed(reason) | Revocation::Waiting(reason) => reason.clone(),
-        Revocation::Capped(_) => "the cap on revocations per hour is reached".to_owned(),
+        Revocation::Capped(Reached { limit, cap }) => {
+            format!("the limit of {cap} revocations per hour {} ({}) is reached", limit.in_words(), limit.key())
+        }
         Revocation::Paused => format!("revocations are paused by the file {PAUSE_FILE}"),
         _ => String::new(),
     }

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 
 use self::data::{Call, Informed, Pending};
 pub(super) use self::data::{Settled, State};
-pub(super) use self::keys::{Due, Item, allowance, change_key, revocation_key};
+pub(super) use self::keys::{Due, Item, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
 use self::queue::Done;
-pub(super) use self::revocations::{Caps, REVOCATION_MS_MAX, outcome};
+pub(super) use self::revocations::{REVOCATION_MS_MAX, outcome};
+use super::limits::Scope;
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};
 use crate::port::Revocation;
@@ -37,8 +38,8 @@ impl State {
                 let pending = lanes.into_iter().map(|lane| (lane, effect.clone())).collect();
                 self.place_notice(key, notice, pending, BTreeMap::new());
             }
-            Record::Called { key, at, allowance, weight } => {
-                self.calls.push_back(Call { at, allowance, weight });
+            Record::Called { key, at, allowance, rule, application, weight } => {
+                self.calls.push_back(Call { at, scope: Scope { allowance, rule, application }, weight });
                 while self.calls.front().is_some_and(|first| at - first.at >= HOUR_MS) {
                     self.calls.pop_front();
                 }
@@ -130,12 +131,10 @@ impl State {
     /// The state as records. Applying them gives the same state.
     pub(super) fn records(&self) -> Vec<Record> {
         let mut records: Vec<_> = self.known.order.iter().map(|key| Record::Known { key: key.clone() }).collect();
-        let calls = self.calls.iter();
-        records.extend(calls.map(|call| Record::Called {
-            key: String::new(),
-            at: call.at,
-            allowance: call.allowance.clone(),
-            weight: call.weight,
+        let calls = self.calls.iter().cloned();
+        records.extend(calls.map(|Call { at, scope, weight }| {
+            let Scope { allowance, rule, application } = scope;
+            Record::Called { key: String::new(), at, allowance, rule, application, weight }
         }));
         let mut threads: Vec<_> = self.threads.iter().collect();
         threads.sort_by_key(|(_, thread)| thread.number);

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::proportion::interval;
-use super::revocation::{Caps, Known, Requested};
+use super::revocation::{Known, Requested};
+use crate::deliver::{Caps, Scope};
 use crate::millis::HOUR_MS;
+use crate::port::Limit;
 
 /// Below this number of judged revocations, the evidence for a rule is thin: even if all were right, the lower end of the
 /// 95 % interval is below 0.886.
@@ -23,8 +25,8 @@ pub(crate) struct Evidence {
     pub(crate) enforced: u64,
     pub(crate) theft: u64,
     pub(crate) owner: u64,
-    /// Requests that would have waited for the hourly limits, if this rule alone had requested revocations.
-    pub(crate) would_wait: u64,
+    /// Requests that would have waited for an hourly limit, if this rule alone had requested revocations, by limit.
+    pub(crate) would_wait: BTreeMap<Limit, u64>,
     /// Requests in mode `enforce` that did wait, and those that failed.
     pub(crate) capped: u64,
     pub(crate) failed: u64,
@@ -48,7 +50,7 @@ impl Evidence {
 }
 
 /// The evidence of each rule with revocations, ordered by rule.
-pub(crate) fn by_rule(rows: &[Requested], caps: Caps) -> Vec<Evidence> {
+pub(crate) fn by_rule(rows: &[Requested], caps: Caps<'_>) -> Vec<Evidence> {
     let mut rules: BTreeMap<&str, Vec<&Requested>> = BTreeMap::new();
     for requested in rows {
         rules.entry(&requested.rule).or_default().push(requested);
@@ -56,7 +58,7 @@ pub(crate) fn by_rule(rows: &[Requested], caps: Caps) -> Vec<Evidence> {
     rules.into_iter().map(|(rule, of_rule)| counted(rule, &of_rule, caps)).collect()
 }
 
-fn counted(rule: &str, of_rule: &[&Requested], caps: Caps) -> Evidence {
+fn counted(rule: &str, of_rule: &[&Requested], caps: Caps<'_>) -> Evidence {
     let count = |is: fn(&Requested) -> bool| of_rule.iter().filter(|requested| is(requested)).count() as u64;
     let users = of_rule.iter().filter(|requested| !requested.user.is_empty());
     let users: BTreeSet<_> = users.map(|requested| (&requested.tenant, &requested.user)).collect();
@@ -75,30 +77,42 @@ fn counted(rule: &str, of_rule: &[&Requested], caps: Caps) -> Evidence {
     }
 }
 
-/// Number of requests that find the limit of their tenant or of all tenants reached. They are sent when the window of an
+/// Number of requests that find a limit reached, by the limit that they wait for last. They are sent when the window of an
 /// hour has room, in order.
-fn would_wait(of_rule: &[&Requested], caps: Caps) -> u64 {
-    let mut sent_of: HashMap<&str, Vec<i64>> = HashMap::new();
-    let mut sent: Vec<i64> = Vec::new();
-    let mut waiting = 0;
-    let fit = |cap: u32| (cap / caps.weight.max(1)) as usize;
-    // The time from which one more fits beside the last ones. `None`: none fits at all.
-    let room = |sent: &[i64], cap: u32| match fit(cap) {
-        0 => None,
-        fit if sent.len() < fit => Some(i64::MIN),
-        fit => Some(sent[sent.len() - fit] + HOUR_MS),
-    };
-    for requested in of_rule {
-        let own = sent_of.entry(&requested.tenant).or_default();
-        let (Some(own_room), Some(total_room)) = (room(own, caps.of_tenant), room(&sent, caps.total)) else {
-            waiting += 1;
-            continue;
-        };
-        let at = requested.at.max(own_room).max(total_room);
-        waiting += u64::from(at > requested.at);
-        own.push(at);
-        let place = sent.partition_point(|earlier| *earlier <= at);
-        sent.insert(place, at);
+fn would_wait(of_rule: &[&Requested], caps: Caps<'_>) -> BTreeMap<Limit, u64> {
+    let scopes: Vec<Scope> = of_rule.iter().map(|requested| requested.scope()).collect();
+    let mut sent: HashMap<_, Vec<i64>> = HashMap::new();
+    let mut waiting = BTreeMap::new();
+    for (requested, scope) in of_rule.iter().zip(&scopes) {
+        let parts = Limit::ALL.into_iter().filter_map(|limit| Some((limit, scope.part(limit)?)));
+        // `None`: no request fits.
+        let mut room = Some((requested.at, None));
+        for (limit, part) in parts.clone() {
+            let earlier = sent.entry((limit, part)).or_default();
+            let fit = (caps.of(limit, scope) / caps.weight.max(1)) as usize;
+            let Some((at, _)) = room else { break };
+            // The time from which one more fits beside the last ones.
+            let free = if earlier.len() < fit {
+                i64::MIN
+            } else {
+                earlier.get(earlier.len() - fit).map_or(i64::MAX, |at| at + HOUR_MS)
+            };
+            if free == i64::MAX {
+                *waiting.entry(limit).or_default() += 1;
+                room = None;
+            } else if free > at {
+                room = Some((free, Some(limit)));
+            }
+        }
+        let Some((at, waits_for)) = room else { continue };
+        if let Some(limit) = waits_for {
+            *waiting.entry(limit).or_default() += 1;
+        }
+        for part in parts {
+            let sent = sent.entry(part).or_default();
+            let place = sent.partition_point(|earlier| *earlier <= at);
+            sent.insert(place, at);
+        }
     }
     waiting
 }
@@ -106,14 +120,23 @@ fn would_wait(of_rule: &[&Requested], caps: Caps) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::Limits;
 
-    const CAPS: Caps = Caps { of_tenant: 2, total: 3, weight: 1 };
+    /// Without limits of rules and applications.
+    fn limits(of_tenant: u32, total: u32) -> Limits {
+        Limits { of_rule: Some(of_tenant), of_rule_total: Some(total), ..Limits::new(of_tenant, total) }
+    }
+
+    fn evidence_of(rows: &[Requested]) -> Vec<Evidence> {
+        by_rule(rows, Caps { limits: &limits(2, 3), weight: 1 })
+    }
 
     fn requested(tenant: &str, number: i64, known: Known) -> Requested {
         Requested {
             rule: "new_country".to_owned(),
             tenant: tenant.to_owned(),
             user: format!("user-{}", number % 2),
+            application: "crm".to_owned(),
             target: format!("family:{number}"),
             at: number,
             known,
@@ -123,9 +146,9 @@ mod tests {
         }
     }
 
-    fn waits(requests: &[(&str, i64)], caps: Caps) -> u64 {
+    fn waits(requests: &[(&str, i64)], limits: &Limits, weight: u32) -> BTreeMap<Limit, u64> {
         let rows: Vec<Requested> = requests.iter().map(|(tenant, at)| requested(tenant, *at, Known::Nothing)).collect();
-        by_rule(&rows, caps)[0].would_wait
+        by_rule(&rows, Caps { limits, weight })[0].would_wait.clone()
     }
 
     #[test]
@@ -133,23 +156,33 @@ mod tests {
         let mut rows: Vec<Requested> = (0..4).map(|number| requested("a", number, Known::Theft)).collect();
         rows.push(requested("b", 4, Known::Owner));
         rows.push(requested("b", 5, Known::Nothing));
-        let [evidence] = &by_rule(&rows, CAPS)[..] else { panic!("one rule") };
+        let [evidence] = &evidence_of(&rows)[..] else { panic!("one rule") };
         assert_eq!((evidence.grants, evidence.users, evidence.tenants), (6, 4, 2));
         assert_eq!((evidence.theft, evidence.owner, evidence.judged(), evidence.is_thin()), (4, 1, 5, true));
         let (share, (low, high)) = evidence.precision().expect("five are judged");
         assert!((share - 0.8).abs() < 1e-12 && low > 0.28 && low < 0.29 && high > 0.99, "{low} to {high}");
         let rows: Vec<Requested> = (0..30).map(|number| requested("a", number, Known::Theft)).collect();
-        assert!(!by_rule(&rows, CAPS)[0].is_thin());
-        assert_eq!(by_rule(&[requested("a", 1, Known::Nothing)], CAPS)[0].precision(), None);
+        assert!(!evidence_of(&rows)[0].is_thin());
+        assert_eq!(evidence_of(&[requested("a", 1, Known::Nothing)])[0].precision(), None);
     }
 
     #[test]
     fn limits_of_an_hour_are_applied_in_order() {
-        assert_eq!(waits(&[("a", 0), ("a", 1)], CAPS), 0);
-        assert_eq!(waits(&[("a", 0), ("a", 1), ("a", 2), ("a", HOUR_MS)], CAPS), 2, "the third and so the fourth");
-        assert_eq!(waits(&[("a", 0), ("a", 1), ("b", 2), ("b", 3)], CAPS), 1, "all tenants together");
-        assert_eq!(waits(&[("a", 0), ("a", HOUR_MS), ("a", 2 * HOUR_MS)], CAPS), 0);
-        assert_eq!(waits(&[("a", 0), ("a", 1)], Caps { weight: 2, of_tenant: 2, total: 9 }), 1);
-        assert_eq!(waits(&[("a", 0)], Caps { weight: 5, of_tenant: 2, total: 9 }), 1, "no request fits");
+        let waits_in = |requests: &[(&str, i64)], limits: &Limits, weight| -> Vec<(Limit, u64)> {
+            waits(requests, limits, weight).into_iter().collect()
+        };
+        let waits = |requests: &[(&str, i64)]| waits_in(requests, &limits(2, 3), 1);
+        assert_eq!(waits(&[("a", 0), ("a", 1)]), []);
+        let third_and_so_the_fourth = [("a", 0), ("a", 1), ("a", 2), ("a", HOUR_MS)];
+        assert_eq!(waits(&third_and_so_the_fourth), [(Limit::Tenant, 2)]);
+        assert_eq!(waits(&[("a", 0), ("a", 1), ("b", 2), ("b", 3)]), [(Limit::Total, 1)], "all tenants together");
+        assert_eq!(waits(&[("a", 0), ("a", HOUR_MS), ("a", 2 * HOUR_MS)]), []);
+        assert_eq!(waits_in(&[("a", 0), ("a", 1)], &limits(2, 9), 2), [(Limit::Tenant, 1)]);
+        assert_eq!(waits_in(&[("a", 0)], &limits(2, 9), 5), [(Limit::Tenant, 1)], "no request fits");
+        let of_rule = Limits { of_application: Some(9), ..Limits::new(9, 12) };
+        let six: Vec<_> = (0..6).map(|at| ("a", at)).collect();
+        assert_eq!(waits_in(&six, &of_rule, 1), [(Limit::Rule, 1)], "half of the tenant's limit");
+        let of_application = Limits { of_application: Some(2), ..of_rule };
+        assert_eq!(waits_in(&six, &of_application, 1), [(Limit::Application, 4)]);
     }
 }

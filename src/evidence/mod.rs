@@ -11,4 +11,3 @@ mod revocation;
 pub(crate) use self::count::{Evidence, THIN_BELOW, by_rule};
 pub(crate) use self::proportion::interval;
 pub(crate) use self::read::{confirming_topics, read};
-pub(crate) use self::revocation::Caps;

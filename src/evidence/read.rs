@@ -42,6 +42,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
         "WITH \
          wanted AS ( \
              SELECT tenant_id, target, argMin(rules[1], updated_at) AS rule, argMin(user_id, updated_at) AS user, \
+                 argMin(app_id, updated_at) AS application, \
                  argMin(incident_id, updated_at) AS incident, min(updated_at) AS first, \
                  max(mode = 'enforce') AS enforced \
              FROM incidents WHERE target != '' AND notEmpty(rules) AND updated_at >= fromUnixTimestamp64Milli(toInt64(?)) \
@@ -59,7 +60,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
              SELECT kind, target FROM actions \
              WHERE startsWith(kind, 'revoke_') AND target != '' AND outcome IN ('done', 'already_gone') \
              GROUP BY kind, target) \
-         SELECT wanted.rule AS rule, wanted.tenant_id AS tenant, wanted.user AS user, wanted.target AS target, \
+         SELECT wanted.rule AS rule, wanted.tenant_id AS tenant, wanted.user AS user, wanted.application AS application, wanted.target AS target, \
              substring(wanted.target, position(wanted.target, ':') + 1) AS target_id, \
              toUnixTimestamp64Milli(wanted.first) AS at, wanted.enforced AS enforced, any(feedback_latest.verdict) AS verdict, \
              any(asked.done) OR target_id GLOBAL IN (SELECT target FROM ended WHERE kind != 'revoke_user') \
@@ -72,7 +73,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
          LEFT JOIN feedback_latest ON feedback_latest.incident_id = wanted.incident \
          LEFT JOIN asked ON asked.incident_id = wanted.incident \
              AND asked.target = substring(wanted.target, position(wanted.target, ':') + 1) \
-         GROUP BY rule, tenant, user, target, target_id, at, enforced ORDER BY at, tenant, target LIMIT {}",
+         GROUP BY rule, tenant, user, application, target, target_id, at, enforced ORDER BY at, tenant, target LIMIT {}",
         REVOCATIONS_MAX + 1
     );
     let since = since.to_string();
@@ -96,6 +97,7 @@ fn requested(row: &Value) -> Requested {
         rule: text("rule"),
         tenant: text("tenant"),
         user: text("user"),
+        application: text("application"),
         target: text("target"),
         at: row["at"].as_i64().unwrap_or_default(),
         known,

@@ -1,12 +1,7 @@
-//! A revocation of a rule, and the limits of `[revoke]`.
+//! A revocation of a rule.
 
-/// The hourly limits of `[revoke]`, and the revocations as which one request counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Caps {
-    pub(crate) of_tenant: u32,
-    pub(crate) total: u32,
-    pub(crate) weight: u32,
-}
+use crate::deliver::Scope;
+use crate::verdict::RuleId;
 
 /// What became known about a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +20,7 @@ pub(crate) struct Requested {
     pub(super) rule: String,
     pub(super) tenant: String,
     pub(super) user: String,
+    pub(super) application: String,
     pub(super) target: String,
     /// Time of the event, milliseconds since the epoch.
     pub(super) at: i64,
@@ -34,4 +30,11 @@ pub(crate) struct Requested {
     /// Whether a limit of `[revoke]` held the request back, as recorded in `actions`.
     pub(super) was_capped: bool,
     pub(super) has_failed: bool,
+}
+
+impl Requested {
+    /// What its request counts towards. Every tenant has its own allowance here.
+    pub(super) fn scope(&self) -> Scope {
+        Scope { allowance: self.tenant.clone(), rule: RuleId::parse(&self.rule), application: self.application.clone() }
+    }
 }

@@ -298,10 +298,12 @@ mod tests {
     use super::super::escape;
     use super::super::tests::incident;
     use super::*;
-    use crate::port::Asked;
+    use crate::port::{Asked, Limit, Reached};
     use crate::rule::{Rule, RuleSet};
     use crate::sanitize::is_unsafe;
     use crate::verdict::{RuleId, Target, Victim};
+
+    const CAPPED: Reached = Reached { limit: Limit::Tenant, cap: 20 };
 
     fn rules() -> RuleSet {
         let mut rule: Rule = RuleSet::builtin().rule(RuleId::ConcurrentUse).clone();
@@ -334,7 +336,7 @@ mod tests {
             subject(Revocation::Shadow),
             "[HIGH] acme/ana crm: two holders, new country, new client, would revoke (shadow) (INC-0000000000000042)"
         );
-        assert!(subject(Revocation::Capped(20)).contains(", NOT REVOKED ("));
+        assert!(subject(Revocation::Capped(CAPPED)).contains(", NOT REVOKED ("));
     }
 
     #[test]
@@ -361,7 +363,7 @@ mod tests {
         };
         let incident = Incident { victims, victims_total: 240, ..incident() };
         let progress = Progress {
-            outcomes: vec![asked(239, Revocation::Capped(20)), asked(3, Revocation::Done)],
+            outcomes: vec![asked(239, Revocation::Capped(CAPPED)), asked(3, Revocation::Done)],
             revoked: 20,
             not_revoked: 220,
             root: None,
@@ -378,7 +380,7 @@ mod tests {
         assert_eq!((listed.len(), listed[0], listed[1], listed[49]), (50, "g-239", "g-238", "g-47"));
         for line in [
             "  190 more. The command \"All grants and tokens\" lists them.",
-            "  NOT revoked: the grant g-239. The limit of 20 revocations per hour is reached. The revocation is requested \
+            "  NOT revoked: the grant g-239. The limit of 20 revocations per hour of this tenant is reached. The revocation is requested \
              when the limit allows it. If that is too late, revoke the grant at the provider.",
             "  Revoked: the grant g-3.",
             "  238 more revocations. The command \"All revocations\" lists them.",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::millis::rfc3339;
-use crate::port::{Asked, Confirmation, Progress, Radius, Revocation};
+use crate::port::{Asked, Confirmation, Progress, Radius, Reached, Revocation};
 use crate::verdict::{Incident, Target, Victim};
 
 pub(super) use crate::sanitize::line as plain;
@@ -76,9 +76,10 @@ pub(super) fn outcome(asked: &Asked) -> String {
             format!("Revoked: {target}{}.{confirmed}", with(asked))
         }
         Revocation::AlreadyGone => format!("Already revoked: the provider no longer has {target}."),
-        Revocation::Capped(cap) => format!(
-            "NOT revoked: {target}. The limit of {cap} revocations per hour is reached. The revocation is requested when \
-             the limit allows it. If that is too late, revoke {what} at the provider."
+        Revocation::Capped(Reached { limit, cap }) => format!(
+            "NOT revoked: {target}. The limit of {cap} revocations per hour {} is reached. The revocation is requested \
+             when the limit allows it. If that is too late, revoke {what} at the provider.",
+            limit.in_words()
         ),
         Revocation::Paused => {
             format!("NOT revoked: {target}. Revocations are paused. The revocation is requested after the pause.")

@@ -2,10 +2,24 @@
 
 use super::*;
 
+/// Revocation `number` by `rule`.
+fn by(rule: RuleId, number: u64) -> Incident {
+    let of_rule = incident(number, Mode::Enforce);
+    let signals = of_rule.signals.iter().map(|signal| Signal { rule, ..signal.clone() }).collect();
+    Incident { signals, ..of_rule }
+}
+
+/// Numbers of the grants that were requested at `api`, in order.
+fn requested(api: &Web) -> Vec<u64> {
+    let requests = api.requests();
+    let numbers = requests.iter().filter_map(|request| request.path.rsplit_once('-')?.1.parse().ok());
+    numbers.collect()
+}
+
 #[test]
 fn cap_on_revocations_outlasts_a_restart() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
-    let settings = Settings { revocations_per_hour_max: 2, ..quick() };
+    let settings = Settings { limits: of_tenants(2, 100), ..quick() };
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), settings.clone());
     rig.take(&[1, 2, 3].map(|number| incident(number, Mode::Enforce)));
     rig.settled();
@@ -23,7 +37,7 @@ fn cap_on_revocations_outlasts_a_restart() {
 #[test]
 fn capped_revocation_is_requested_later() {
     let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
-    let settings = Settings { revocations_per_hour_max: 2, ..quick() };
+    let settings = Settings { limits: of_tenants(2, 100), ..quick() };
     let clock = TestClock::start();
     let start = || {
         let channel = || webhook(&hook);
@@ -54,7 +68,7 @@ fn capped_revocation_is_requested_later() {
 #[test]
 fn cap_of_one_tenant_does_not_affect_others() {
     let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
-    let settings = Settings { revocations_per_hour_max: 2, revocations_per_hour_total_max: 5, ..quick() };
+    let settings = Settings { limits: of_tenants(2, 5), ..quick() };
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&api, "by_id")), settings);
     let of = |tenant: &str, number: u64| Incident { tenant_id: tenant.to_owned(), ..incident(number, Mode::Enforce) };
     rig.take(&(1..=10).map(|number| of("attacker", number)).collect::<Vec<_>>());
@@ -75,7 +89,7 @@ fn revocation_of_a_user_counts_as_five() {
     let users = format!("preset = 'google_workspace_sign_out'\nradius = 'user'\nurl = '{}'\ntoken = 'x'", api.url);
     let users: HttpRevokerSettings = toml::from_str(&users).expect("settings");
     let users = Arc::new(HttpRevoker::new(&users, clock()).expect("settings"));
-    let settings = Settings { revocations_per_hour_max: 9, ..quick() };
+    let settings = Settings { limits: of_tenants(9, 100), ..quick() };
     let rig = Rig::start(folder.path(), Vec::new, Some(users), settings);
     rig.take(&[1, 2].map(|number| incident(number, Mode::Enforce)));
     rig.settled();
@@ -87,7 +101,7 @@ fn revocation_of_a_user_counts_as_five() {
 #[test]
 fn invented_tenants_share_one_cap() {
     let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
-    let settings = Settings { revocations_per_hour_max: 2, revocations_per_hour_total_max: 5, ..quick() };
+    let settings = Settings { limits: of_tenants(2, 5), ..quick() };
     let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&api, "by_id")), settings);
     let invented = |number: u64| Incident {
         tenant_id: format!("invented-{number}"),
@@ -101,5 +115,82 @@ fn invented_tenants_share_one_cap() {
     made.sort();
     assert_eq!(made, [1, 11, 12, 2].map(|number| format!("/tokens/grant-{number}")));
     assert_eq!(rig.outbox.held(), 8);
+    rig.stop();
+}
+
+#[test]
+fn flood_of_one_rule_leaves_room_for_others() {
+    let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    let clock = TestClock::start();
+    let start = || {
+        let settings = Settings { limits: Limits::new(4, 10), ..quick() };
+        let channel = || webhook(&hook);
+        Rig::start_at(Arc::clone(&clock), folder.path(), channel, Some(revoker(&api, "by_id")), settings)
+    };
+    let rig = start();
+    rig.take(&(1..=9).map(|number| by(RuleId::NewCountry, number)).collect::<Vec<_>>());
+    rig.settled();
+    assert_eq!(requested(&api), [1, 2], "half of the tenant's limit");
+    rig.stop();
+    // The counts outlast a restart, and another rule does not wait behind those that are capped.
+    let rig = start();
+    rig.take(&[by(RuleId::NewCountry, 10), by(RuleId::RefreshReuse, 11), by(RuleId::NewClient, 12)]);
+    rig.settled();
+    assert_eq!(requested(&api), [1, 2, 11, 12]);
+    let reason = |grant: &str| {
+        let rows = rig.store.actions().into_iter();
+        rows.filter(|row| row.target == grant).map(|row| row.reason).collect::<Vec<_>>()
+    };
+    let of_rule = "the limit of 2 revocations per hour of this rule in one tenant (revoke.limits.rule) is reached";
+    assert_eq!(reason("grant-10"), [of_rule]);
+    let notices: Vec<_> = hook.requests().into_iter().map(|request| request.body).collect();
+    let notices: Vec<_> = notices.iter().filter(|body| body.contains("A limit of a rule is reached")).collect();
+    assert_eq!(notices.len(), 1, "one per hour");
+    assert!(
+        notices[0].contains("by the rule new_country in one tenant") && notices[0].contains("7 wait"),
+        "{notices:?}"
+    );
+    // The next hour: two more of the rule, and no more than that.
+    clock.advance(Duration::from_secs(3_600));
+    rig.wait("two more are requested", || requested(&api).len() == 6);
+    rig.settled();
+    assert_eq!(requested(&api), [1, 2, 11, 12, 3, 4]);
+    rig.stop();
+}
+
+#[test]
+fn rule_has_one_limit_in_all_tenants() {
+    let (folder, api) = (tempfile::tempdir().expect("a folder"), Web::start());
+    let limits = Limits { of_rule: Some(4), of_rule_total: Some(3), ..Limits::new(4, 6) };
+    let rig = Rig::start(folder.path(), Vec::new, Some(revoker(&api, "by_id")), Settings { limits, ..quick() });
+    let of = |tenant: &str, incident: Incident| Incident { tenant_id: tenant.to_owned(), ..incident };
+    rig.take(&[1, 2, 3, 4].map(|number| of(["a", "b"][number as usize % 2], by(RuleId::NewIp, number))));
+    rig.take(&[of("c", by(RuleId::NewIp, 5)), of("c", by(RuleId::NewClient, 6)), of("d", by(RuleId::NewClient, 7))]);
+    rig.settled();
+    assert_eq!(requested(&api), [1, 2, 3, 6, 7]);
+    rig.stop();
+}
+
+#[test]
+fn application_has_the_limit_of_its_name() {
+    let (folder, api, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    let limits = Limits {
+        of_application: Some(2),
+        applications: BTreeMap::from([("crm".to_owned(), 1), ("off".to_owned(), 0)]),
+        ..of_tenants(9, 20)
+    };
+    let settings = Settings { limits, ..quick() };
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&api, "by_id")), settings);
+    let of = |app: &str, number: u64| Incident { app_id: app.to_owned(), ..incident(number, Mode::Enforce) };
+    rig.take(&[of("crm", 1), of("crm", 2), of("erp", 3), of("erp", 4), of("erp", 5), of("off", 6)]);
+    rig.take(&[Incident { tenant_id: "other".to_owned(), ..of("crm", 7) }]);
+    rig.settled();
+    assert_eq!(requested(&api), [1, 3, 4, 7], "the applications of two tenants are two applications");
+    let notices = hook.requests().into_iter().filter(|request| request.body.contains("A limit of an application"));
+    assert_eq!(notices.count(), 1, "one for all applications per hour");
+    rig.clock.advance(Duration::from_secs(3_600));
+    rig.wait("the held ones are requested", || requested(&api).len() == 6);
+    rig.settled();
+    assert_eq!((requested(&api).split_off(4), rig.outbox.held()), (vec![2, 5], 1), "0 stops the application");
     rig.stop();
 }

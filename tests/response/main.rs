@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use tokenwarden::deliver::{
-    DAMAGED_FILE, Deliverer, DigestSettings, Outbox, PAUSE_FILE, Route, RouteOf, Routes, Running, Settings,
+    DAMAGED_FILE, Deliverer, DigestSettings, Limits, Outbox, PAUSE_FILE, Route, RouteOf, Routes, Running, Settings,
 };
 use tokenwarden::event::{BaselineId, Timestamp};
 use tokenwarden::notify::{Email, EmailSettings, StartTls, Webhook, WebhookSettings};
@@ -121,6 +121,11 @@ fn quick() -> Settings {
         rows_wait: Duration::ZERO,
         ..Settings::default()
     }
+}
+
+/// Without limits of rules and applications.
+fn of_tenants(of_tenant: u32, total: u32) -> Limits {
+    Limits { of_rule: Some(of_tenant), of_rule_total: Some(total), ..Limits::new(of_tenant, total) }
 }
 
 /// A running deliverer with its outbox.

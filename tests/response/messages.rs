@@ -57,7 +57,7 @@ fn outcome_of_each_revocation_is_reported() {
     api.answer(&[200, 404, 403, 200]);
     let clock = TestClock::start();
     let channel = || webhook_at(&hook, Arc::clone(&clock) as _);
-    let settings = Settings { revocations_per_hour_max: 4, ..quick() };
+    let settings = Settings { limits: of_tenants(4, 100), ..quick() };
     let rig = Rig::start_at(Arc::clone(&clock), folder.path(), channel, Some(revoker(&api, "by_id")), settings);
     rig.take(&[joined(7, 1, Mode::Enforce)]);
     hook.wait_for(1);

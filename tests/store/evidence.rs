@@ -87,6 +87,11 @@ async fn shadow_report_counts_evidence_and_feedback() {
     assert_eq!((&rule["confirmed_theft"], &rule["refuted"], &rule["n"]), (&json!(1), &json!(1), &json!(2)));
     assert_eq!((&rule["precision"], &rule["evidence_is_thin"]), (&json!(0.5), &json!(true)));
     assert!(rule["promote"].as_str().unwrap().ends_with("r/new_country.toml: mode = \"enforce\""), "{rule}");
+    let limited = "[revoke]\nmax_per_hour = 8\n[revoke.limits]\nrules = { new_country = 2 }\n";
+    configure(folder, &format!("{{ topic = 'token-events', confirmed = true }}]\n{limited}#"));
+    let rule = report();
+    assert_eq!((&rule["would_wait_for_caps"], &rule["would_wait_for"]), (&json!(4), &json!({"rule": 4})), "{rule}");
+    configure(folder, "{ topic = 'token-events', confirmed = true }");
     let text = printed(&run(folder, &["shadow", "report", "--since", "2023-01-01", "--output", "text"]));
     assert!(text.contains("evidence is thin") && text.contains("0.500 (95 % interval 0.013 to 0.987)"), "{text}");
 

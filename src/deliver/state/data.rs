@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::keys::Due;
 use crate::deliver::digest::Digest;
+use crate::deliver::limits::Scope;
 use crate::deliver::record::{Effect, Ending, Subject, Thread, Work};
 use crate::deliver::withheld::Withheld;
 use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
@@ -47,7 +48,7 @@ pub(in crate::deliver) struct Settled {
 #[derive(Clone, Debug)]
 pub(in crate::deliver) struct Call {
     pub(super) at: i64,
-    pub(super) allowance: String,
+    pub(super) scope: Scope,
     /// Revocations as which it counts.
     pub(super) weight: u32,
 }
@@ -63,8 +64,8 @@ pub(in crate::deliver) struct State {
     pub(super) by_name: HashMap<String, String>,
     /// Due deliveries of each lane, in order.
     pub(super) lanes: HashMap<String, BTreeSet<Due>>,
-    /// Revocations that are capped, by allowance, and revocations that are paused. The oldest first.
-    pub(super) capped: BTreeMap<String, BTreeSet<(u64, String)>>,
+    /// Revocations that are capped, by scope, and revocations that are paused. The oldest first.
+    pub(super) capped: BTreeMap<Scope, BTreeSet<(u64, String)>>,
     pub(super) paused: BTreeSet<(u64, String)>,
     /// Time at which each revocation was requested.
     pub(super) ages: BTreeSet<(i64, String)>,

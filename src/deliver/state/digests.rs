@@ -20,7 +20,7 @@ impl State {
             // The incident may have changed since it was chosen, and have a higher severity now.
             let is_current = self.threads.get(&id).is_some_and(|thread| thread.key == alert.key);
             let Some((effect, number, whose)) = self.effect(&item, lane).filter(|_| is_current) else { continue };
-            self.unindex(lane, &effect, number, item, whose.as_deref());
+            self.unindex(lane, &effect, number, item, whose.as_ref());
             if let Some(thread) = self.threads.get_mut(&id) {
                 let sent = thread.sent_by(lane, alert.severity, at);
                 thread.sent.insert(lane.to_owned(), sent);

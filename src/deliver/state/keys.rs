@@ -1,4 +1,4 @@
-//! Items of a lane, and the keys of changes, revocations and allowances.
+//! Items of a lane, and the keys of changes and revocations.
 
 use sha2::{Digest as _, Sha256};
 
@@ -55,12 +55,3 @@ pub(in crate::deliver) fn revocation_key(incident: &Incident) -> Option<String> 
     }
     Some(format!("{}-revoke-{}", incident.id, hex(&hash.finalize()[..16])))
 }
-
-/// The allowance that an incident's revocations count towards: the tenant's own, or one that all new tenants share,
-/// because a client can invent tenants.
-pub(in crate::deliver) fn allowance(incident: &Incident) -> &str {
-    if incident.tenant_is_new { NEW_TENANTS } else { &incident.tenant_id }
-}
-
-/// Ids contain no control characters.
-const NEW_TENANTS: &str = "\0new";

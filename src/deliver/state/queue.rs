@@ -1,7 +1,8 @@
 //! The queues of the lanes: due deliveries, and held ones.
 
 use super::data::State;
-use super::keys::{Due, Item, allowance, item_of};
+use super::keys::{Due, Item, item_of};
+use crate::deliver::limits::Scope;
 use crate::deliver::record::{Effect, Ending, Hold, Sent};
 
 /// Maximum number of rejected messages that are held for one channel.
@@ -63,9 +64,9 @@ impl State {
     /// Changes a delivery, if it exists.
     pub(super) fn update(&mut self, item: &Item, lane: &str, change: impl FnOnce(&mut Effect)) {
         let Some((mut effect, number, whose)) = self.effect(item, lane) else { return };
-        self.unindex(lane, &effect, number, item.clone(), whose.as_deref());
+        self.unindex(lane, &effect, number, item.clone(), whose.as_ref());
         change(&mut effect);
-        self.index(lane, &effect, number, item.clone(), whose.as_deref());
+        self.index(lane, &effect, number, item.clone(), whose.as_ref());
         match item {
             Item::Thread(id) => {
                 if let Some(thread) = self.threads.get_mut(id) {
@@ -85,8 +86,8 @@ impl State {
         }
     }
 
-    /// The delivery of `item` in `lane`, its number and its allowance.
-    pub(super) fn effect(&self, item: &Item, lane: &str) -> Option<(Effect, u64, Option<String>)> {
+    /// The delivery of `item` in `lane`, its number and its scope.
+    pub(super) fn effect(&self, item: &Item, lane: &str) -> Option<(Effect, u64, Option<Scope>)> {
         match item {
             Item::Thread(id) => {
                 let thread = self.threads.get(id)?;
@@ -98,7 +99,7 @@ impl State {
             }
             Item::Revocation(key) => {
                 let asked = self.revocations.get(key)?;
-                Some((asked.effect.clone(), asked.number, Some(allowance(&asked.incident).to_owned())))
+                Some((asked.effect.clone(), asked.number, Some(Scope::of(&asked.incident))))
             }
         }
     }
@@ -136,7 +137,7 @@ impl State {
             return;
         }
         let effect = self.effect(&item, lane).map_or(effect, |(effect, ..)| effect);
-        self.unindex(lane, &effect, number, item.clone(), whose.as_deref());
+        self.unindex(lane, &effect, number, item.clone(), whose.as_ref());
         match item {
             Item::Thread(id) => {
                 if let Some(thread) = self.threads.get_mut(&id) {
@@ -164,34 +165,33 @@ impl State {
         }
     }
 
-    pub(super) fn index(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&str>) {
+    pub(super) fn index(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&Scope>) {
         *if effect.hold.is_some() { &mut self.held } else { &mut self.waiting } += 1;
-        match (effect.hold, item) {
-            (Some(Hold::Capped), Item::Revocation(key)) => {
-                _ = self.capped.entry(whose.unwrap_or_default().to_owned()).or_default().insert((number, key));
+        match (effect.hold, item, whose) {
+            (Some(Hold::Capped), Item::Revocation(key), Some(scope)) => {
+                _ = self.capped.entry(scope.clone()).or_default().insert((number, key));
             }
-            (Some(Hold::Paused), Item::Revocation(key)) => _ = self.paused.insert((number, key)),
-            (_, item) => {
+            (Some(Hold::Paused), Item::Revocation(key), _) => _ = self.paused.insert((number, key)),
+            (_, item, _) => {
                 let due = Due { at: effect.due_at, number, item };
                 self.lanes.entry(lane.to_owned()).or_default().insert(due);
             }
         }
     }
 
-    pub(super) fn unindex(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&str>) {
+    pub(super) fn unindex(&mut self, lane: &str, effect: &Effect, number: u64, item: Item, whose: Option<&Scope>) {
         *if effect.hold.is_some() { &mut self.held } else { &mut self.waiting } -= 1;
-        match (effect.hold, item) {
-            (Some(Hold::Capped), Item::Revocation(key)) => {
-                let whose = whose.unwrap_or_default();
-                if let Some(waiting) = self.capped.get_mut(whose) {
+        match (effect.hold, item, whose) {
+            (Some(Hold::Capped), Item::Revocation(key), Some(scope)) => {
+                if let Some(waiting) = self.capped.get_mut(scope) {
                     waiting.remove(&(number, key));
                     if waiting.is_empty() {
-                        self.capped.remove(whose);
+                        self.capped.remove(scope);
                     }
                 }
             }
-            (Some(Hold::Paused), Item::Revocation(key)) => _ = self.paused.remove(&(number, key)),
-            (_, item) => {
+            (Some(Hold::Paused), Item::Revocation(key), _) => _ = self.paused.remove(&(number, key)),
+            (_, item, _) => {
                 if let Some(due) = self.lanes.get_mut(lane) {
                     due.remove(&Due { at: effect.due_at, number, item });
                 }

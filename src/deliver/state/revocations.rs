@@ -1,12 +1,13 @@
-//! Revocations: their order, the caps, and their states.
+//! Revocations: their order, the limits, and their states.
 
 use std::collections::HashMap;
 
 use super::data::{Asked, Call, Settled, State};
-use super::keys::{Item, allowance, revocation_key};
+use super::keys::{Item, revocation_key};
+use crate::deliver::limits::{Caps, Part, Scope, allowance};
 use crate::deliver::record::{Effect, REVOKE, Subject, Thread};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::port::{ActionOutcome, Confirmation, Revocation};
+use crate::port::{ActionOutcome, Confirmation, Limit, Revocation};
 use crate::verdict::Incident;
 
 /// Time after which a revocation is given up.
@@ -16,13 +17,63 @@ pub(in crate::deliver) const REVOCATION_MS_MAX: i64 = 7 * DAY_MS;
 pub(super) const HELD_OF_TENANT_MAX: usize = 1_000;
 const HELD_MAX: usize = 10_000;
 
-/// Maximum numbers of revocations that are requested within an hour.
+/// When a scope has room for another request, and the limit that allows it last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::deliver) struct Caps {
-    pub(crate) of_tenant: u32,
-    pub(crate) total: u32,
-    /// Revocations as which one request counts.
-    pub(crate) weight: u32,
+pub(in crate::deliver) struct Room {
+    /// Milliseconds since the epoch, wall clock. `i64::MAX`: never.
+    pub(crate) at: i64,
+    pub(crate) last: Limit,
+}
+
+/// The requests of the last hour, and the room that they leave in each limit.
+struct Window<'a> {
+    calls: Vec<&'a Call>,
+    caps: Caps<'a>,
+    now: i64,
+    /// Time from which a limit has room, by limit and part of the scope.
+    rooms: HashMap<(Limit, Part<'a>), i64>,
+}
+
+impl<'a> Window<'a> {
+    fn new(calls: impl Iterator<Item = &'a Call>, caps: Caps<'a>, now: i64) -> Self {
+        let calls = calls.filter(|call| now - call.at < HOUR_MS).collect();
+        Self { calls, caps, now, rooms: HashMap::new() }
+    }
+
+    /// The room of `scope`. Ends at the first limit without room if `is_bound`: it is not requested earlier than then.
+    fn room(&mut self, scope: &'a Scope, is_bound: bool) -> Room {
+        let mut room = Room { at: self.now, last: Limit::Total };
+        for limit in Limit::ALL {
+            let Some(part) = scope.part(limit) else { continue };
+            let cap = self.caps.of(limit, scope);
+            let at = match self.rooms.get(&(limit, part)) {
+                Some(at) => *at,
+                None => self.room_in(limit, part, cap),
+            };
+            self.rooms.insert((limit, part), at);
+            if at > room.at {
+                room = Room { at, last: limit };
+                if is_bound {
+                    break;
+                }
+            }
+        }
+        room
+    }
+
+    fn room_in(&self, limit: Limit, part: Part<'_>, cap: u32) -> i64 {
+        // The requests that fit beside one more, the latest first. The one before them must be an hour old.
+        let mut left = i64::from(cap) - i64::from(self.caps.weight);
+        if left < 0 {
+            return i64::MAX;
+        }
+        let own = self.calls.iter().rev().filter(|call| call.scope.part(limit) == Some(part));
+        let before = own.copied().find(|call| {
+            left -= i64::from(call.weight);
+            left < 0
+        });
+        before.map_or(self.now, |call| call.at + HOUR_MS)
+    }
 }
 
 impl State {
@@ -41,33 +92,19 @@ impl State {
         self.ages.first().map(|(at, key)| (*at, key.as_str()))
     }
 
-    /// Time at which `allowance` has room for another request. `i64::MAX` if never.
-    pub(in crate::deliver) fn room_at(&self, allowance: &str, caps: Caps, now: i64) -> i64 {
-        let room = |calls: Vec<&Call>, cap: u32| {
-            // The requests that fit beside one more, the latest first. The one before them must be an hour old.
-            let mut left = i64::from(cap) - i64::from(caps.weight);
-            if left < 0 {
-                return i64::MAX;
-            }
-            let before = calls.into_iter().rev().find(|call| {
-                left -= i64::from(call.weight);
-                left < 0
-            });
-            before.map_or(now, |call| call.at + HOUR_MS)
-        };
-        let within = self.calls.iter().filter(|call| now - call.at < HOUR_MS);
-        let all = within.clone().collect();
-        let own = within.filter(|call| call.allowance == allowance).collect();
-        room(all, caps.total).max(room(own, caps.of_tenant))
+    /// When `scope` has room for another request.
+    pub(in crate::deliver) fn room(&self, scope: &Scope, caps: Caps<'_>, now: i64) -> Room {
+        Window::new(self.calls.iter(), caps, now).room(scope, false)
     }
 
-    /// The oldest capped revocation whose allowance has room, or the time at which one has.
-    pub(in crate::deliver) fn first_capped(&self, caps: Caps, now: i64) -> Result<String, i64> {
+    /// The oldest capped revocation whose limits have room, or a time before which none has.
+    pub(in crate::deliver) fn first_capped(&self, caps: Caps<'_>, now: i64) -> Result<String, i64> {
+        let mut window = Window::new(self.calls.iter(), caps, now);
         let mut oldest: Option<&(u64, String)> = None;
         let mut room_at = i64::MAX;
-        for (allowance, waiting) in &self.capped {
+        for (scope, waiting) in &self.capped {
             let Some(first) = waiting.first() else { continue };
-            let at = self.room_at(allowance, caps, now);
+            let at = window.room(scope, true).at;
             if at <= now && oldest.is_none_or(|found| first < found) {
                 oldest = Some(first);
             }
@@ -76,9 +113,11 @@ impl State {
         oldest.map(|(_, key)| key.clone()).ok_or(room_at)
     }
 
-    /// Whether revocations of `allowance` are capped.
-    pub(in crate::deliver) fn is_capped(&self, allowance: &str) -> bool {
-        self.capped.get(allowance).is_some_and(|waiting| !waiting.is_empty())
+    /// Number of revocations that are not requested yet and count towards the same part of `limit` as `scope`.
+    pub(in crate::deliver) fn unrequested(&self, scope: &Scope, limit: Limit) -> usize {
+        let part = scope.part(limit);
+        let open = self.revocations.values().filter(|asked| !asked.effect.called);
+        open.filter(|asked| Scope::of(&asked.incident).part(limit) == part).count()
     }
 
     /// A held revocation to give up, if too many are held.
@@ -101,7 +140,7 @@ impl State {
         self.taken += 1;
         let number = self.taken;
         self.ages.insert((at, key.clone()));
-        self.index(REVOKE, &effect, number, Item::Revocation(key.clone()), Some(allowance(&incident)));
+        self.index(REVOKE, &effect, number, Item::Revocation(key.clone()), Some(&Scope::of(&incident)));
         self.by_name.insert(name.clone(), key.clone());
         self.revocations.insert(key, Asked { at, number, incident, effect, name });
     }

@@ -5,11 +5,17 @@ use proptest::prelude::*;
 use super::revocations::HELD_OF_TENANT_MAX;
 use super::*;
 use crate::deliver::digest::Collected;
+use crate::deliver::limits::{Caps, Limits};
 use crate::event::{BaselineId, Timestamp};
-use crate::port::{ActionOutcome, ActionRow, Confirmation, Radius};
-use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, Severity, Target, Verdict};
+use crate::port::{ActionOutcome, ActionRow, Confirmation, Limit, Radius, Reached};
+use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Target, Verdict};
 
-const CAPS: Caps = Caps { of_tenant: 2, total: 3, weight: 1 };
+/// Without limits of rules and applications.
+fn limits(of_tenant: u32, total: u32) -> Limits {
+    Limits { of_rule: Some(of_tenant), of_rule_total: Some(total), ..Limits::new(of_tenant, total) }
+}
+
+const REACHED: Reached = Reached { limit: Limit::Tenant, cap: 2 };
 
 fn incident(id: u64, victim: u32) -> Incident {
     let at = Timestamp::from_millis(1_795_000_000_000).expect("a time");
@@ -65,7 +71,7 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
         [dues("a"), dues("b"), dues(REVOKE)],
         (state.waiting(), state.held(), state.known.order.clone()),
         (settled, threads, open),
-        state.first_capped(CAPS, 0),
+        state.first_capped(Caps { limits: &limits(2, 3), weight: 1 }, 0),
         (state.first_paused().map(str::to_owned), format!("{:?}", state.digests)),
         state.oldest_revocation().map(|(at, key)| (at, key.to_owned())),
     )
@@ -162,8 +168,11 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                 channels: vec!["a".to_owned(), "b".to_owned()],
             };
             Some(match to {
-                0 => Record::Called { key, at, allowance: allowance(&asked.incident).to_owned(), weight: 1 },
-                1 => held(Hold::Capped, Revocation::Capped(2)),
+                0 => {
+                    let Scope { allowance, rule, application } = Scope::of(&asked.incident);
+                    Record::Called { key, at, allowance, rule, application, weight: 1 }
+                }
+                1 => held(Hold::Capped, Revocation::Capped(REACHED)),
                 2 => held(Hold::Paused, Revocation::Paused),
                 3 => held(Hold::Refused, Revocation::Failed("x".to_owned())),
                 4 => Record::Nudged { key, at },
@@ -285,18 +294,55 @@ fn revocation_keys_are_of_one_tenant_and_target() {
 #[test]
 fn cap_counts_requests_by_their_weight() {
     const MINUTE: i64 = 60_000;
+    let scope = |tenant: &str| Scope { allowance: tenant.to_owned(), rule: None, application: String::new() };
     let mut state = State::default();
     for (minute, weight) in [(0, 5), (1, 1), (2, 5)] {
-        state.apply(Record::Called { key: String::new(), at: minute * MINUTE, allowance: "acme".to_owned(), weight });
+        state.apply(called(scope("acme"), minute * MINUTE, weight));
     }
-    let room = |of_tenant, weight| state.room_at("acme", Caps { of_tenant, total: 100, weight }, 3 * MINUTE);
+    let room =
+        |of_tenant, weight| state.room(&scope("acme"), Caps { limits: &limits(of_tenant, 100), weight }, 3 * MINUTE).at;
     assert_eq!(room(12, 1), 3 * MINUTE, "eleven are counted");
     assert_eq!(room(11, 1), 60 * MINUTE, "when the first is an hour old");
     assert_eq!(room(12, 5), 60 * MINUTE);
     assert_eq!(room(10, 5), 61 * MINUTE);
     assert_eq!(room(5, 5), 62 * MINUTE);
     assert_eq!(room(4, 5), i64::MAX, "never");
-    assert_eq!(state.room_at("other", Caps { of_tenant: 5, total: 15, weight: 5 }, 3 * MINUTE), 60 * MINUTE);
+    let other = state.room(&scope("other"), Caps { limits: &limits(5, 15), weight: 5 }, 3 * MINUTE);
+    assert_eq!((other.at, other.last), (60 * MINUTE, Limit::Total));
+}
+
+fn called(scope: Scope, at: i64, weight: u32) -> Record {
+    let Scope { allowance, rule, application } = scope;
+    Record::Called { key: String::new(), at, allowance, rule, application, weight }
+}
+
+#[test]
+fn limit_that_has_room_last_is_reported() {
+    let scope = |tenant: &str, rule, application: &str| Scope {
+        allowance: tenant.to_owned(),
+        rule: Some(rule),
+        application: application.to_owned(),
+    };
+    let mut state = State::default();
+    let crm = scope("acme", RuleId::NewCountry, "crm");
+    for at in 0..4 {
+        state.apply(called(crm.clone(), at, 1));
+    }
+    let limits = Limits { of_application: Some(5), ..Limits::new(8, 14) };
+    let last = |scope: &Scope| {
+        let room = state.room(scope, Caps { limits: &limits, weight: 1 }, 10);
+        (room.at > 10).then_some((room.at, room.last))
+    };
+    assert_eq!(last(&crm), Some((HOUR_MS, Limit::Rule)), "four of eight");
+    assert_eq!(last(&scope("acme", RuleId::NewIp, "crm")), None, "another rule");
+    assert_eq!(last(&scope("other", RuleId::NewCountry, "crm")), None, "another tenant");
+    for at in 4..7 {
+        state.apply(called(scope("other", RuleId::NewCountry, "erp"), at, 1));
+    }
+    let last = |state: &State, scope: &Scope| state.room(scope, Caps { limits: &limits, weight: 1 }, 10).last;
+    assert_eq!(last(&state, &scope("third", RuleId::NewCountry, "erp")), Limit::RuleTotal, "seven of fourteen");
+    state.apply(called(scope("acme", RuleId::NewIp, "crm"), 7, 1));
+    assert_eq!(last(&state, &scope("acme", RuleId::NewClient, "crm")), Limit::Application, "five of five");
 }
 
 #[test]
@@ -306,7 +352,7 @@ fn held_revocations_are_bounded_by_tenant() {
         let incident = Incident { tenant_id: "attacker".to_owned(), ..incident(number, 1) };
         let key = change_key(&incident);
         state.apply(taken(incident, 0, &[REVOKE]));
-        let (lane, revocation) = (REVOKE.to_owned(), Some(Revocation::Capped(2)));
+        let (lane, revocation) = (REVOKE.to_owned(), Some(Revocation::Capped(REACHED)));
         let (row, channels, hold) = (None, Vec::new(), Hold::Capped);
         state.apply(Record::Held { key, lane, attempt: 1, at: 0, due_at: 0, hold, revocation, row, channels });
         let expected = (number == HELD_OF_TENANT_MAX as u64).then(|| change_key(&self::incident(0, 1)));
