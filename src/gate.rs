@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -17,7 +18,7 @@ use percent_encoding::percent_decode;
 use tokio::net::TcpListener;
 
 use crate::denylist::{Claims, Denylist, Presented, presented};
-use crate::port::{DenylistRecord, RecordObserver};
+use crate::port::{Clock, DeniedKey, DenylistRecord, RecordLog, RecordObserver};
 use crate::telemetry::{Checked, Condition, Health, Metrics};
 use crate::token::TokenHasher;
 use crate::verdict::Target;
@@ -30,6 +31,11 @@ const SCHEMES: [&str; 3] = ["bearer", "dpop", "token"];
 /// Answer for a denied token, RFC 6750 section 3.1.
 const REVOKED: &str = "Bearer error=\"invalid_token\", error_description=\"The token was revoked\"";
 
+/// Interval in which expired entries are removed from the log.
+const MAINTAIN_WAIT: Duration = Duration::from_secs(60);
+/// Interval in which [`maintain`] checks whether the log is read.
+const READY_LOOK: Duration = Duration::from_secs(1);
+
 /// The denylist, which follows its log.
 pub(crate) struct Followed {
     pub(crate) list: Denylist,
@@ -39,6 +45,10 @@ pub(crate) struct Followed {
 impl RecordObserver<DenylistRecord> for Followed {
     fn record(&self, record: DenylistRecord) {
         self.list.record(record);
+    }
+
+    fn removed(&self, key: DeniedKey) {
+        self.list.removed(key);
     }
 
     fn all_read(&self) {
@@ -51,6 +61,17 @@ impl RecordObserver<DenylistRecord> for Followed {
 
     fn read_succeeded(&self) {
         self.health.set(Condition::Denylist, false);
+    }
+}
+
+/// Keeps the log current while the process runs: removes expired entries, and writes lost ones again.
+pub(crate) async fn maintain(followed: Arc<Followed>, log: Arc<dyn RecordLog<DenylistRecord>>, clock: Arc<dyn Clock>) {
+    loop {
+        let is_ready = followed.list.is_ready();
+        if is_ready && let Err(reason) = followed.list.maintain(&*log).await {
+            tracing::warn!(reason, "expired entries of the denylist are not removed; retrying");
+        }
+        clock.sleep(if is_ready { MAINTAIN_WAIT } else { READY_LOOK }).await;
     }
 }
 
@@ -162,7 +183,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::port::{Denial, DeniedKey};
+    use crate::port::Denial;
     use crate::telemetry::SystemClock;
 
     async fn start(tenant: TenantOf) -> (String, Arc<Followed>, Arc<Metrics>) {

@@ -48,6 +48,7 @@ pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError,
 pub use self::user::{UserMessage, UserMessageKind, UserText};
 use crate::checkpoint::{DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
+use crate::event::{Timestamp, TokenType};
 use crate::place::{Network, Place};
 use crate::verdict::{Incident, Mode, Outcome, Target, Victim};
 
@@ -422,6 +423,9 @@ pub struct RevokeRequest<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) family_id: &'a str,
     pub token_id: &'a str,
+    /// Type and expiry of the token, as far as they are known.
+    pub token_type: TokenType,
+    pub expires_at: Option<Timestamp>,
     pub(crate) reason: &'a str,
     /// The same for all retries, sent as `Idempotency-Key`.
     pub(crate) key: &'a str,

@@ -103,6 +103,11 @@ impl<R: LogRecord> RecordLog<R> for RecordFile<R> {
         written.map_err(|error| error.to_string())?.map_err(|error| format!("{}: {error}", self.path().display()))
     }
 
+    /// A file keeps its records until [`Self::compact`].
+    async fn remove(&self, _key: &R::Key) -> Result<(), String> {
+        Ok(())
+    }
+
     fn follow(&self, observer: Arc<dyn RecordObserver<R>>) {
         let (path, observer) = (self.path(), Arc::downgrade(&observer));
         std::thread::spawn(move || follow(&path, &observer));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{BaselineId, Timestamp};
+use crate::event::{BaselineId, Timestamp, TokenType};
 
 /// Declares [`RuleId`] with its wire names and groups in one table.
 macro_rules! rule_ids {
@@ -320,6 +320,11 @@ pub struct Incident {
     pub family_id: String,
     pub user_id: String,
     pub app_id: String,
+    /// Type and expiry of the token, as far as they are known.
+    #[serde(default)]
+    pub token_type: TokenType,
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
     /// The event that changed it last.
     pub event_id: String,
     /// Identity of that event by tenant, id and content, because two events may have one id.

@@ -32,6 +32,8 @@ fn main() {
         family_id: "ci-deploy".to_owned(),
         user_id: "ana".to_owned(),
         app_id: "crm".to_owned(),
+        token_type: tokenwarden::event::TokenType::Other,
+        expires_at: None,
         event_id: "event-1".to_owned(),
         change: 1,
         campaign_id: CampaignId(1),

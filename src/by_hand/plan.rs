@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::search::{Found, Grant, Unit};
+use crate::event::TokenType;
 use crate::port::{Radius, RevokeRequest, Revoker};
 use crate::verdict::Target;
 
@@ -58,6 +59,9 @@ impl Request {
             app_id: &self.grant.app_id,
             family_id: &self.grant.family_id,
             token_id: &self.grant.token_id,
+            // The store has neither, so a denial has the longest time.
+            token_type: TokenType::Other,
+            expires_at: None,
             reason,
             key,
         }

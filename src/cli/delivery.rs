@@ -176,8 +176,8 @@ pub(super) fn revoker(
 ) -> Result<Option<Arc<dyn Revoker>>, Failure> {
     let provider = provider(config, clock)?;
     let (Some(log), Some(section)) = (log, &config.denylist) else { return Ok(provider) };
-    let (clock, keep_ms, waiting) = (Arc::clone(clock), denylist::keep_ms(section), Arc::default());
-    Ok(Some(Arc::new(DenyingRevoker { log, clock, keep_ms, provider, if_log_fails, log_retry: LOG_RETRY, waiting })))
+    let (clock, lifetimes, waiting) = (Arc::clone(clock), denylist::lifetimes(section), Arc::default());
+    Ok(Some(Arc::new(DenyingRevoker { log, clock, lifetimes, provider, if_log_fails, log_retry: LOG_RETRY, waiting })))
 }
 
 /// The provider that revokes, if one is configured.

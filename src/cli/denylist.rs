@@ -15,7 +15,7 @@ use super::setup::start_runtime;
 use super::terminal::to_stdout;
 use super::{operator, record_log};
 use crate::config::{Config, DenylistSection};
-use crate::denylist::{Claims, Denylist};
+use crate::denylist::{Claims, Denylist, Lifetimes};
 use crate::gate::{self, Followed, Gate, TenantOf};
 use crate::millis::{HOUR_MS, rfc3339};
 use crate::port::{Clock, Denial, DeniedKey, DenylistRecord, RecordLog, RecordObserver};
@@ -63,9 +63,11 @@ pub(super) fn open(config: &Config) -> Result<Option<Arc<dyn RecordLog<DenylistR
     if config.denylist.is_some() { record_log::open(config).map(Some) } else { Ok(None) }
 }
 
-/// Milliseconds for which a target is denied.
-pub(super) fn keep_ms(section: &DenylistSection) -> i64 {
-    i64::from(section.keep_hours) * HOUR_MS
+/// Times for which targets are denied.
+pub(super) fn lifetimes(section: &DenylistSection) -> Lifetimes {
+    let ms = |hours: u32| i64::from(hours) * HOUR_MS;
+    let of_type = section.lifetime_hours.iter().map(|(token_type, hours)| (*token_type, ms(*hours))).collect();
+    Lifetimes { least: ms(section.keep_hours), of_type }
 }
 
 /// Follows the log and serves the endpoint. `log`: [`open`].
@@ -81,6 +83,7 @@ pub(super) async fn serve(
     let list = Denylist::new(Arc::clone(clock));
     let followed = Arc::new(Followed { list, health: Arc::clone(health) });
     log.follow(Arc::clone(&followed) as Arc<dyn RecordObserver<DenylistRecord>>);
+    tokio::spawn(gate::maintain(Arc::clone(&followed), log, Arc::clone(clock)));
     let claims = Claims {
         token: section.token_claim.clone(),
         grant: section.grant_claim.clone(),

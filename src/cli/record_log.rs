@@ -57,6 +57,10 @@ impl<R: LogRecord> RecordObserver<R> for Collected<R> {
         unpoisoned(&self.records).push(record);
     }
 
+    fn removed(&self, key: R::Key) {
+        unpoisoned(&self.records).retain(|record| *record.key() != key);
+    }
+
     fn all_read(&self) {
         self.is_complete.store(true, Ordering::Release);
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::deliver::Limits;
 use crate::engine;
+use crate::event::TokenType;
 use crate::feed::{Feed, Tenant};
 use crate::port::Radius;
 use crate::revoke::HttpRevokerSettings;
@@ -242,8 +243,10 @@ pub(crate) struct DenylistSection {
     pub(crate) listen: SocketAddr,
     /// Allows an address that is reachable from other machines. Requests contain tokens and are not encrypted.
     pub(crate) allow_plaintext: bool,
-    /// Time for which a revoked token or grant is denied.
+    /// Least time for which a revoked token or grant is denied.
     pub(crate) keep_hours: u32,
+    /// The same of tokens of these types, if it is longer.
+    pub(crate) lifetime_hours: BTreeMap<TokenType, u32>,
     /// Claims of a JWT that contain the `token_id` and `family_id` of the events.
     pub(crate) token_claim: String,
     pub(crate) grant_claim: String,
@@ -262,6 +265,7 @@ impl Default for DenylistSection {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9465),
             allow_plaintext: false,
             keep_hours: 24,
+            lifetime_hours: BTreeMap::new(),
             token_claim: "jti".to_owned(),
             grant_claim: "sid".to_owned(),
             tenant: None,
@@ -281,6 +285,10 @@ impl DenylistSection {
         }
         if !(1..=8_760).contains(&self.keep_hours) {
             return Err(("denylist.keep_hours", "must be between 1 and 8760 (365 days)"));
+        }
+        if self.lifetime_hours.values().any(|hours| !(self.keep_hours..=8_760).contains(hours)) {
+            let problem = "has a value that is not between `denylist.keep_hours` and 8760 (365 days)";
+            return Err(("denylist.lifetime_hours", problem));
         }
         if [&self.tenant, &self.tenant_claim, &self.tenant_header].into_iter().flatten().count() > 1 {
             return Err(("denylist", "has more than one of tenant, tenant_claim and tenant_header; keep one"));

@@ -127,6 +127,8 @@ where
             app_id: &incident.app_id,
             family_id: &incident.family_id,
             token_id: &incident.token_id,
+            token_type: incident.token_type,
+            expires_at: incident.expires_at,
             reason: &incident.reason,
             key: &task.name,
         };

@@ -1,29 +1,43 @@
 //! The entries in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::future::try_join_all;
+
 use crate::lock::unpoisoned;
-use crate::port::{Clock, Denial, DeniedKey, DenylistRecord};
+use crate::millis::HOUR_MS;
+use crate::port::{Clock, Denial, DeniedKey, DenylistRecord, RecordLog};
 use crate::verdict::Target;
 
-/// Entries from which expired ones are looked for at each new one.
-const SWEEP_FROM: usize = 1_024;
+/// Time after the end of a denial after which it is removed from the log.
+const REMOVED_AFTER_MS: i64 = HOUR_MS;
+/// Maximum number of entries that are removed or written again in one pass.
+const CHANGES_MAX: usize = 500;
 
-/// The entries of a log.
+/// The entries of a log. Only their end, or a person who lifts them, ends them.
 pub(crate) struct Denylist {
     clock: Arc<dyn Clock>,
     entries: Mutex<Entries>,
     is_complete: AtomicBool,
 }
 
+/// A denial. Times are milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    at: i64,
+    until: i64,
+}
+
 #[derive(Default)]
 struct Entries {
-    /// End of each denial, milliseconds since the epoch.
-    until: HashMap<DeniedKey, i64>,
-    /// Number of entries at which expired ones are removed.
-    sweep_at: usize,
+    /// Expired ones too, until they are removed from the log.
+    denied: HashMap<DeniedKey, Entry>,
+    /// The log no longer has these entries, or has shorter ones.
+    lost: HashSet<DeniedKey>,
+    /// The entries that people lifted. If another member writes one again, it has no effect.
+    lifted: HashMap<DeniedKey, Entry>,
 }
 
 impl Denylist {
@@ -47,37 +61,86 @@ impl Denylist {
         let entries = unpoisoned(&self.entries);
         targets.into_iter().any(|target| {
             let key = DeniedKey { tenant_id: tenant_id.to_owned(), target };
-            entries.until.get(&key).is_some_and(|until| *until > now)
+            entries.denied.get(&key).is_some_and(|entry| entry.until > now)
         })
     }
 
     /// Number of entries, of which some may have expired.
     pub(crate) fn len(&self) -> usize {
-        unpoisoned(&self.entries).until.len()
+        unpoisoned(&self.entries).denied.len()
     }
 
-    /// Applies a record of the log.
+    /// Applies a record of the log. A later denial that ends earlier does not shorten an entry.
     pub(crate) fn record(&self, DenylistRecord { key, denial }: DenylistRecord) {
         let now = self.clock.now_millis();
         let mut entries = unpoisoned(&self.entries);
         match denial {
-            Denial::Denied { until, .. } if until > now => _ = entries.until.insert(key, until),
-            Denial::Denied { .. } | Denial::Lifted { .. } => {
-                entries.until.remove(&key);
-                return;
+            Denial::Denied { at, until } => {
+                let entry = Entry { at, until };
+                if entries.lifted.get(&key) == Some(&entry) {
+                    return;
+                }
+                let longer = entries.denied.get(&key).filter(|old| old.until > now && old.until > until);
+                if longer.is_some() {
+                    entries.lost.insert(key);
+                } else {
+                    entries.lost.remove(&key);
+                    entries.denied.insert(key, entry);
+                }
+            }
+            Denial::Lifted { .. } => {
+                entries.lost.remove(&key);
+                if let Some(entry) = entries.denied.remove(&key) {
+                    entries.lifted.insert(key, entry);
+                }
             }
         }
-        // Amortized: the number of entries must double before the next pass over all of them.
-        if entries.until.len() >= entries.sweep_at.max(SWEEP_FROM) {
-            entries.until.retain(|_, until| *until > now);
-            entries.sweep_at = 2 * entries.until.len();
+    }
+
+    /// The log has removed the record of `key`.
+    pub(crate) fn removed(&self, key: DeniedKey) {
+        let now = self.clock.now_millis();
+        let mut entries = unpoisoned(&self.entries);
+        match entries.denied.get(&key) {
+            // A member removed an expired entry while another one denied the same target again.
+            Some(entry) if entry.until > now => _ = entries.lost.insert(key),
+            Some(_) => _ = entries.denied.remove(&key),
+            None => {}
         }
+    }
+
+    /// Removes expired entries from the log, and writes those again that it has lost. The error is the reason, without
+    /// values of a record. What is left is done in the next pass.
+    pub(crate) async fn maintain(&self, log: &dyn RecordLog<DenylistRecord>) -> Result<(), String> {
+        let (lost, expired) = self.due();
+        try_join_all(lost.iter().cloned().map(|record| log.append(record))).await?;
+        for record in lost {
+            unpoisoned(&self.entries).lost.remove(&record.key);
+        }
+        try_join_all(expired.iter().map(|key| log.remove(key))).await?;
+        for key in expired {
+            self.removed(key);
+        }
+        Ok(())
+    }
+
+    fn due(&self) -> (Vec<DenylistRecord>, Vec<DeniedKey>) {
+        let now = self.clock.now_millis();
+        let entries = unpoisoned(&self.entries);
+        let lost = entries.lost.iter().filter_map(|key| {
+            let Entry { at, until } = *entries.denied.get(key)?;
+            Some(DenylistRecord { key: key.clone(), denial: Denial::Denied { at, until } })
+        });
+        let expired = entries.denied.iter().filter(|(_, entry)| now - entry.until >= REMOVED_AFTER_MS);
+        (lost.take(CHANGES_MAX).collect(), expired.map(|(key, _)| key.clone()).take(CHANGES_MAX).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{At, denied, lifted};
+    use std::sync::atomic::Ordering;
+
+    use super::super::testing::{At, TestLog, denied, lifted};
     use super::*;
 
     fn grant() -> Target {
@@ -108,20 +171,54 @@ mod tests {
         list.record(lifted("", grant()));
         assert!(!list.denies("", [grant()]), "lifted");
         assert_eq!(list.len(), 0);
+        list.record(denied("", grant(), 5_000));
+        assert!(!list.denies("", [grant()]), "another member wrote the lifted entry again");
+        list.record(denied("", grant(), 5_001));
+        assert!(list.denies("", [grant()]), "a new denial");
     }
 
-    #[test]
-    fn expired_entries_are_removed() {
-        let clock = Arc::new(At::default());
+    #[tokio::test]
+    async fn expired_entry_is_removed_from_the_log_once() {
+        let (clock, log) = (Arc::new(At::default()), TestLog::default());
         let list = Denylist::new(Arc::clone(&clock) as _);
-        for number in 0..SWEEP_FROM as i64 {
-            list.record(denied("", Target::Token(number.to_string()), 10));
-        }
-        clock.0.store(10, Ordering::Relaxed);
-        for number in 0..=SWEEP_FROM as i64 {
-            list.record(denied("", Target::Token(format!("later-{number}")), 20));
-        }
-        assert!(list.len() <= SWEEP_FROM + 1, "{}", list.len());
+        let token = Target::Token("t".to_owned());
+        list.record(denied("acme", grant(), 10));
+        list.record(denied("", token.clone(), 2 * HOUR_MS));
+        clock.0.store(10 + HOUR_MS - 1, Ordering::Relaxed);
+        list.maintain(&log).await.expect("nothing is due");
+        assert!(log.removed().is_empty());
+        clock.0.store(10 + HOUR_MS, Ordering::Relaxed);
+        log.fails.store(true, Ordering::Relaxed);
+        list.maintain(&log).await.expect_err("the log cannot be written");
+        assert_eq!(list.len(), 2, "it is removed in the next pass");
+        log.fails.store(false, Ordering::Relaxed);
+        list.maintain(&log).await.expect("the log is written");
+        list.maintain(&log).await.expect("the log is written");
+        assert_eq!(log.removed(), [denied("acme", grant(), 0).key], "the other one has not expired");
+        assert!(list.len() == 1 && list.denies("", [token]));
+    }
+
+    #[tokio::test]
+    async fn log_that_loses_an_entry_gets_it_again() {
+        let (clock, log) = (Arc::new(At::default()), TestLog::default());
+        let list = Denylist::new(Arc::clone(&clock) as _);
+        let entry = denied("", grant(), 5_000);
+        list.record(entry.clone());
+        list.record(denied("", grant(), 100));
+        clock.0.store(4_999, Ordering::Relaxed);
+        assert!(list.denies("", [grant()]), "a shorter denial does not shorten it");
+        list.maintain(&log).await.expect("the log is written");
+        assert_eq!(log.appended(), std::slice::from_ref(&entry), "a member that starts later has it");
+        list.record(entry.clone());
+        list.removed(entry.key.clone());
+        assert!(list.denies("", [grant()]), "a removal does not end it");
+        list.maintain(&log).await.expect("the log is written");
+        list.maintain(&log).await.expect("the log is written");
+        assert_eq!(log.appended(), [entry.clone(), entry.clone()]);
+        list.removed(entry.key.clone());
+        list.record(lifted("", grant()));
+        list.maintain(&log).await.expect("the log is written");
+        assert_eq!(log.appended().len(), 2, "a lifted entry stays lifted");
     }
 
     #[test]

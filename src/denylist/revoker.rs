@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::Retryable as _;
 
+use super::lifetimes::Lifetimes;
 use crate::port::{
     Clock, Confirmation, DeliveryError, Denial, DeniedKey, DenylistRecord, Radius, RecordLog, RevokeRequest, Revoked,
     Revoker,
@@ -15,7 +16,7 @@ use crate::retry::RetryPolicy;
 use crate::verdict::Target;
 
 /// The limit of a revocation without a provider.
-pub(crate) const DENIED_ONLY: &str = "There is no provider, so a token is only denied, for denylist.keep_hours. A token \
+pub(crate) const DENIED_ONLY: &str = "There is no provider, so a token is only denied, for the hours of [denylist]. A token \
                                       without expiry, and a refresh token, work again afterwards.";
 /// Retries of an entry that the log did not take.
 pub(crate) const LOG_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(60));
@@ -35,8 +36,7 @@ pub(crate) enum IfLogFails {
 pub(crate) struct DenyingRevoker {
     pub(crate) log: Arc<dyn RecordLog<DenylistRecord>>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Time for which a target is denied, milliseconds.
-    pub(crate) keep_ms: i64,
+    pub(crate) lifetimes: Lifetimes,
     pub(crate) provider: Option<Arc<dyn Revoker>>,
     pub(crate) if_log_fails: IfLogFails,
     /// Waits between two attempts to write an entry.
@@ -110,7 +110,8 @@ impl Revoker for DenyingRevoker {
     async fn revoke(&self, request: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
         let at = self.clock.now_millis();
         let key = DeniedKey { tenant_id: request.tenant_id.to_owned(), target: request.target.clone() };
-        let record = DenylistRecord { key, denial: Denial::Denied { at, until: at.saturating_add(self.keep_ms) } };
+        let until = self.lifetimes.until(at, request.target, request.token_type, request.expires_at);
+        let record = DenylistRecord { key, denial: Denial::Denied { at, until } };
         let ask = async {
             match &self.provider {
                 Some(provider) => Some(provider.revoke(request).await),
@@ -135,40 +136,13 @@ impl Revoker for DenyingRevoker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use futures::FutureExt as _;
 
-    use super::super::testing::{At, denied};
+    use super::super::testing::{At, TestLog, denied};
     use super::*;
-    use crate::lock::unpoisoned;
-    use crate::port::RecordObserver;
-
-    #[derive(Default)]
-    struct TestLog {
-        records: Mutex<Vec<DenylistRecord>>,
-        fails: AtomicBool,
-        hangs: AtomicBool,
-        attempts: AtomicU32,
-    }
-
-    #[async_trait]
-    impl RecordLog<DenylistRecord> for TestLog {
-        async fn append(&self, record: DenylistRecord) -> Result<(), String> {
-            self.attempts.fetch_add(1, Ordering::Relaxed);
-            if self.hangs.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-            if self.fails.load(Ordering::Relaxed) {
-                return Err("no broker answers".to_owned());
-            }
-            unpoisoned(&self.records).push(record);
-            Ok(())
-        }
-
-        fn follow(&self, _: Arc<dyn RecordObserver<DenylistRecord>>) {}
-    }
 
     /// Revokes grants only. Answers 503 once if `is_away`.
     #[derive(Default)]
@@ -200,6 +174,8 @@ mod tests {
             app_id: "crm",
             family_id: "g-1",
             token_id: "t-1",
+            token_type: crate::event::TokenType::Other,
+            expires_at: None,
             reason: "r",
             key: "k",
         }
@@ -211,7 +187,7 @@ mod tests {
         let denying = DenyingRevoker {
             log: Arc::clone(&log) as _,
             clock,
-            keep_ms: 100,
+            lifetimes: Lifetimes { least: 100, of_type: BTreeMap::new() },
             provider: Some(Arc::clone(&provider) as _),
             if_log_fails: IfLogFails::RetryEntry,
             log_retry: RetryPolicy::every(Duration::from_millis(1)),
@@ -227,7 +203,7 @@ mod tests {
         let grant = Target::Family("g-1".to_owned());
         assert!(denying.revoke(request(&grant)).await.is_err());
         let denial = Denial::Denied { at: 5, until: 105 };
-        assert_eq!(*unpoisoned(&log.records), [DenylistRecord { denial, ..denied("acme", grant.clone(), 0) }]);
+        assert_eq!(log.appended(), [DenylistRecord { denial, ..denied("acme", grant.clone(), 0) }]);
         assert_eq!(
             denying.revoke(request(&grant)).await.ok(),
             Some(Revoked::Done { status: 204, confirmation: Confirmation::at(5) })
@@ -246,7 +222,16 @@ mod tests {
             alone.revoke(request(&token)).await.ok(),
             Some(Revoked::Done { status: 0, confirmation: Confirmation::at(5) })
         );
-        assert_eq!(unpoisoned(&log.records).len(), 1);
+        assert_eq!(log.appended().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn denial_lasts_until_the_token_expires() {
+        let (denying, log, _) = start();
+        let grant = Target::Family("g-1".to_owned());
+        let expires_at = crate::event::Timestamp::from_millis(4_711);
+        denying.revoke(RevokeRequest { expires_at, ..request(&grant) }).await.expect("it is revoked");
+        assert_eq!(log.appended()[0].denial, Denial::Denied { at: 5, until: 4_711 });
     }
 
     #[tokio::test]
@@ -261,12 +246,12 @@ mod tests {
         while log.attempts.load(Ordering::Relaxed) < 5 {
             tokio::task::yield_now().await;
         }
-        assert_eq!((unpoisoned(&log.records).len(), denying.waiting.load(Ordering::Relaxed)), (0, 1));
+        assert_eq!((log.appended().len(), denying.waiting.load(Ordering::Relaxed)), (0, 1));
         log.fails.store(false, Ordering::Relaxed);
         while denying.waiting.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!((unpoisoned(&log.records).len(), provider.calls.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!((log.appended().len(), provider.calls.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::explain;
 use super::failpoint::{Failpoint, failpoint};
-use super::lifecycle_events::is_revoked;
+use super::lifecycle_events::{expiry, is_revoked};
 use super::settings::Settings;
 use super::state::State;
 use crate::decide::{self, Alert, Cause};
@@ -230,6 +230,9 @@ impl State {
             family_id: text(&event.family_id),
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
+            token_type: event.token_type,
+            expires_at: expiry(&self.memory, event, &observation.enriched.keys)
+                .and_then(|expiry| crate::event::Timestamp::from_millis(expiry.at)),
             event_id: event.event_id.to_string(),
             change: observation.enriched.keys.event,
             campaign_id: joined.open.campaign,

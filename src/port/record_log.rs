@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 /// A record of a log. A later record replaces an earlier one with the same key.
 pub trait LogRecord: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {
-    type Key: Serialize + DeserializeOwned;
+    type Key: Serialize + DeserializeOwned + Eq + Send + Sync;
     type Value: Serialize + DeserializeOwned;
     /// Name of the log: that of its topic after the prefix, and of its file.
     const NAME: &'static str;
@@ -23,8 +23,10 @@ pub trait LogRecord: Clone + Send + Sync + Serialize + DeserializeOwned + 'stati
 }
 
 /// Receives the records of a log in order, on a thread of the log.
-pub trait RecordObserver<R>: Send + Sync {
+pub trait RecordObserver<R: LogRecord>: Send + Sync {
     fn record(&self, record: R);
+    /// The log no longer has a record of `key`.
+    fn removed(&self, _key: R::Key) {}
     /// All records that existed when the log was opened have been passed.
     fn all_read(&self);
     /// The log cannot be read now. Records may be missing until it can.
@@ -38,6 +40,8 @@ pub trait RecordObserver<R>: Send + Sync {
 pub trait RecordLog<R: LogRecord>: Send + Sync {
     /// Appends a record. Returns when it is stored. The error is the reason, without values of the record.
     async fn append(&self, record: R) -> Result<(), String>;
+    /// Removes the record of `key`. Returns when that is stored. The error is the reason, without the key.
+    async fn remove(&self, key: &R::Key) -> Result<(), String>;
     /// Passes all records, and later ones as they are appended, to `observer`, until the caller drops it.
     fn follow(&self, observer: Arc<dyn RecordObserver<R>>);
 }

@@ -311,6 +311,8 @@ mod tests {
             family_id: "g-1".to_owned(),
             user_id: "ana".to_owned(),
             app_id: "crm".to_owned(),
+            token_type: crate::event::TokenType::Other,
+            expires_at: None,
             event_id: "e-1".to_owned(),
             change: 1,
             campaign_id: CampaignId(0x43),

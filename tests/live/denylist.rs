@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+
 use super::support::process::{Tied, wait_for_port};
 use super::*;
 
@@ -73,6 +76,20 @@ fn entries(folder: &Path) -> BTreeMap<String, String> {
     listed.lines().map(entry).collect()
 }
 
+/// Whether the topic of the denylist has a message with `key` and without a value.
+fn has_tombstone(kafka: &Kafka, key: &str) -> bool {
+    let consumer: BaseConsumer = kafka.client().set("group.id", "tombstones").create().expect("a client");
+    let mut start = TopicPartitionList::new();
+    start.add_partition_offset("tokenwarden.denylist", 0, Offset::Beginning).expect("a partition");
+    consumer.assign(&start).expect("it is assigned");
+    while let Some(Ok(message)) = consumer.poll(Duration::from_secs(2)) {
+        if message.key() == Some(key.as_bytes()) && message.payload().is_none() {
+            return true;
+        }
+    }
+    false
+}
+
 #[test]
 fn revoked_grant_is_denied_by_all_members() {
     let (folders, kafka, receivers) = two_members();
@@ -94,10 +111,17 @@ fn revoked_grant_is_denied_by_all_members() {
     let grant = |state: &str| BTreeMap::from([("grant-ann".to_owned(), format!("grant of '' {state}"))]);
     assert_eq!(entries(folders[1].path()), grant("denied "));
 
-    // A member that starts later has the entries of before.
+    // A member that starts later has the entries of before, and removes those that have expired.
     one.service.kill();
+    let expired = r#"{"tenant_id":"","target":{"family":"grant-old"}}"#;
+    kafka.produce("tokenwarden.denylist", [(expired, &br#"{"denied":{"at":1,"until":2}}"#[..])]);
     let one = Guarded::start(folders[0].path(), "one");
     one.until(401, "ann");
+
+    eventually(Duration::from_secs(30), "a tombstone", || has_tombstone(&kafka, expired).then_some(()))
+        .unwrap_or_else(|| panic!("{}", one.service.log()));
+    one.until(401, "ann");
+    assert_eq!(entries(folders[1].path()), grant("denied "));
 
     let checked = run(folders[0].path(), "topics", &["check"]);
     assert!(checked.contains("tokenwarden.denylist: topic: exists and keeps its entries"), "{checked}");

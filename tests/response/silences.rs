@@ -58,6 +58,10 @@ impl RecordLog<SilenceRecord> for Log {
         Ok(())
     }
 
+    async fn remove(&self, _: &SilenceKey) -> Result<(), String> {
+        Ok(())
+    }
+
     fn follow(&self, observer: Arc<dyn RecordObserver<SilenceRecord>>) {
         if self.fails {
             return observer.read_failed();

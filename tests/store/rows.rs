@@ -179,6 +179,8 @@ pub(crate) fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         family_id: "family-1".to_owned(),
         user_id: "user-1".to_owned(),
         app_id: "app-1".to_owned(),
+        token_type: tokenwarden::event::TokenType::Other,
+        expires_at: None,
         event_id: event.event.event_id.into_owned(),
         change: number,
         campaign_id: CampaignId(0x43),

@@ -103,6 +103,8 @@ mod tests {
             family_id: family.to_owned(),
             user_id: String::new(),
             app_id: "crm".to_owned(),
+            token_type: crate::event::TokenType::Other,
+            expires_at: None,
             event_id: event.to_owned(),
             change: 0,
             campaign_id: CampaignId(0x43),

@@ -23,6 +23,8 @@ pub(super) fn asked<'a>(target: &'a Target, ids: [&'a str; 4]) -> RevokeRequest<
         app_id,
         family_id,
         token_id,
+        token_type: crate::event::TokenType::Other,
+        expires_at: None,
         reason: "two holders",
         key: "INC-1-revoke-2",
     }

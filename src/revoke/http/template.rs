@@ -262,6 +262,8 @@ pub(super) fn asked<'a>(target: &'a Target, id: &'a str) -> RevokeRequest<'a> {
         app_id: "crm",
         family_id: "",
         token_id: id,
+        token_type: crate::event::TokenType::Other,
+        expires_at: None,
         reason: "two \"holders\"",
         key: "k-1",
     }

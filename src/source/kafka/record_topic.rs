@@ -142,11 +142,13 @@ impl<R: LogRecord> RecordTopic<R> {
                 None => {}
                 Some(Ok(message)) => {
                     observer.read_succeeded();
-                    if let Some(record) = record::<R>(&message) {
-                        observer.record(record);
-                    } else {
-                        let (topic, offset) = (&*self.topic, message.offset());
-                        tracing::error!(topic, offset, "a record cannot be read and has no effect");
+                    match read::<R>(&message) {
+                        Some(Read::Record(record)) => observer.record(record),
+                        Some(Read::Removed(key)) => observer.removed(key),
+                        None => {
+                            let (topic, offset) = (&*self.topic, message.offset());
+                            tracing::error!(topic, offset, "a record cannot be read and has no effect");
+                        }
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -159,6 +161,18 @@ impl<R: LogRecord> RecordTopic<R> {
                     observer.read_failed();
                 }
             }
+        }
+    }
+}
+
+impl<R: LogRecord> RecordTopic<R> {
+    /// Sends a message. Without a value, compaction removes the record of the key.
+    async fn send(&self, key: &R::Key, value: Option<&[u8]>) -> Result<(), String> {
+        let key = serde_json::to_vec(key).map_err(|error| error.to_string())?;
+        let message = FutureRecord { payload: value, ..FutureRecord::to(&self.topic) };
+        match self.producer.send(message.partition(PARTITION).key(&key), Timeout::Never).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(format!("topic `{}`: {error}", self.topic)),
         }
     }
 }
@@ -177,22 +191,28 @@ fn unavailable(name: &str, reason: &str) -> SourceError {
     SourceError::Unavailable(format!("topic `{name}`: {reason}"))
 }
 
-fn record<R: LogRecord>(message: &BorrowedMessage<'_>) -> Option<R> {
+/// Content of a message.
+enum Read<R: LogRecord> {
+    Record(R),
+    /// The message has no value: it removes the record of its key.
+    Removed(R::Key),
+}
+
+fn read<R: LogRecord>(message: &BorrowedMessage<'_>) -> Option<Read<R>> {
     let key = serde_json::from_slice(message.key()?).ok()?;
-    Some(R::of(key, serde_json::from_slice(message.payload()?).ok()?))
+    let Some(value) = message.payload() else { return Some(Read::Removed(key)) };
+    Some(Read::Record(R::of(key, serde_json::from_slice(value).ok()?)))
 }
 
 #[async_trait]
 impl<R: LogRecord> RecordLog<R> for RecordTopic<R> {
     async fn append(&self, record: R) -> Result<(), String> {
-        let json = |error: serde_json::Error| error.to_string();
-        let key = serde_json::to_vec(record.key()).map_err(json)?;
-        let value = serde_json::to_vec(record.value()).map_err(json)?;
-        let message = FutureRecord::to(&self.topic).partition(PARTITION).key(&key).payload(&value);
-        match self.producer.send(message, Timeout::Never).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(format!("topic `{}`: {error}", self.topic)),
-        }
+        let value = serde_json::to_vec(record.value()).map_err(|error| error.to_string())?;
+        self.send(record.key(), Some(&value)).await
+    }
+
+    async fn remove(&self, key: &R::Key) -> Result<(), String> {
+        self.send(key, None).await
     }
 
     fn follow(&self, observer: Arc<dyn RecordObserver<R>>) {

@@ -59,6 +59,10 @@ impl RecordLog<FeedbackRecord> for TestLog {
         Ok(())
     }
 
+    async fn remove(&self, _: &FeedbackKey) -> Result<(), String> {
+        Err("feedback is not removed".to_owned())
+    }
+
     fn follow(&self, observer: Arc<dyn RecordObserver<FeedbackRecord>>) {
         for record in self.records.lock().expect("a lock").iter() {
             observer.record(record.clone());
