@@ -381,6 +381,16 @@ pub trait Notifier: Send + Sync {
     async fn probe(&self) -> Result<(), DeliveryError>;
 }
 
+/// A topic for the messages of a channel.
+#[async_trait]
+pub trait MessageTopic: Send + Sync {
+    fn name(&self) -> &str;
+    /// Returns when the brokers have the message. Messages with the same `key` keep their order.
+    async fn send(&self, key: &str, value: &str) -> Result<(), DeliveryError>;
+    /// Tests whether the topic exists and may be written. Sends no message.
+    async fn probe(&self) -> Result<(), DeliveryError>;
+}
+
 /// A channel for messages to users.
 #[async_trait]
 pub trait UserNotifier: Send + Sync {

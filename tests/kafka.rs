@@ -6,15 +6,18 @@ mod support;
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use support::kafka::Kafka;
 use support::observer::Recorder;
 use support::process::{cache, free_port, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
-use tokenwarden::port::{Message, Polled, Source as _, SourceError};
-use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, StateTopicUse, Topic};
+use tokenwarden::notify::{ChannelSettings, open_channel};
+use tokenwarden::port::{Alert, DeliveryError, Message, MessageTopic, Notice, Polled, Source as _, SourceError};
+use tokenwarden::rule::RuleSet;
+use tokenwarden::source::kafka::{self, AlertTopic, KafkaSettings, KafkaSource, StateTopicUse, Topic};
+use tokenwarden::telemetry::SystemClock;
 use tokenwarden::wire::Format;
 
 static KAFKA: LazyLock<Kafka> = LazyLock::new(Kafka::start);
@@ -301,4 +304,48 @@ fn commands_end_with_one_line_naming_the_key() {
         }
     }
     assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+}
+
+/// Alerts in a topic: the topic and the brokers of the source, at least once.
+#[tokio::test]
+async fn findings_are_sent_to_a_topic() {
+    let name = "findings-of-alerts";
+    KAFKA.create_topic(name, 1);
+    KAFKA.create_topic_with("findings-too-small", 1, &[("max.message.bytes", "200")]);
+    let (_, rules) = tokio::sync::watch::channel(Arc::new(RuleSet::builtin()));
+    let open = |topic: &str| {
+        let open_topic = |topic: &str| -> Result<Arc<dyn MessageTopic>, String> {
+            Ok(Arc::new(AlertTopic::new(&settings("token-events"), topic)?))
+        };
+        let section: ChannelSettings =
+            toml::from_str(&format!("kind = 'ocsf_kafka'\ntopic = '{topic}'")).expect("settings");
+        open_channel("siem", &section, rules.clone(), Arc::new(SystemClock), &open_topic)
+            .map(|mut opened| opened.remove(0))
+    };
+    let notice = |title: &str| Notice { title: title.to_owned(), text: "x".to_owned(), at: 5, about: None };
+    let channel = open(name).expect("a channel");
+    channel.probe().await.expect("the topic exists");
+    for title in ["first", "second \u{202e}\u{1b}[2J"] {
+        channel.notify(Alert::Notice(&notice(title)), &format!("key of {title}")).await.expect("it is accepted");
+    }
+    let raw = KAFKA.consume(name, 2);
+    let sent: Vec<serde_json::Value> =
+        raw.iter().map(|read| serde_json::from_slice(&read.payload).expect("JSON")).collect();
+    assert_eq!((&sent[0]["class_uid"], &sent[0]["metadata"]["uid"]), (&2004.into(), &"key of first".into()));
+    assert_eq!(sent[1]["metadata"]["uid"], "key of second \u{202e}\u{1b}[2J");
+    let text = String::from_utf8_lossy(&raw[1].payload);
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "escaped: {text}");
+    let small = open("findings-too-small").expect("a channel");
+    let refused = small.notify(Alert::Notice(&notice("first")), "key").await;
+    assert!(matches!(refused, Err(DeliveryError::Permanent { .. })), "it stays too large: {refused:?}");
+    let missing = open("findings-missing").expect("a channel").probe().await;
+    assert!(matches!(missing, Err(DeliveryError::Retriable { .. })), "{missing:?}");
+    for (topic, problem) in [
+        ("token-events", "is a topic of source.kafka.topics"),
+        ("token-events.denylist", "begins with `token-events.`"),
+        ("a/b", "is not the name of a topic"),
+    ] {
+        let (key, found) = open(topic).err().expect("a mistake");
+        assert!(key == "topic" && found.starts_with(problem), "{topic}: {found}");
+    }
 }

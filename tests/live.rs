@@ -427,6 +427,9 @@ fn staged() -> (tempfile::TempDir, Kafka, Receivers) {
 #[test]
 fn theft_is_stored_reported_and_revoked() {
     let (folder, kafka, receivers) = staged();
+    kafka.create_topic("findings", 2);
+    let file = folder.path().join("tokenwarden.toml");
+    keep_secret(&file, &(read(&file) + "[alert.channel.siem]\nkind = 'ocsf_kafka'\ntopic = 'findings'\n"));
     let mut ledger = Ledger::default();
     let service = Service::start(folder.path(), free_port());
     assert_eq!(service.page("/readyz"), "ok\n");
@@ -476,11 +479,14 @@ fn theft_is_stored_reported_and_revoked() {
     service.until(
         "SELECT kind, target, outcome, http_status, incident_id IN (SELECT incident_id FROM incidents) FROM actions ORDER BY kind",
         &format!(
-            "\"alert_email\",\"security@example.com\",\"done\",0,1\n\"alert_webhook\",\"{}\",\"done\",200,1\n\
+            "\"alert_email\",\"security@example.com\",\"done\",0,1\n\"alert_siem\",\"topic findings\",\"done\",0,1\n\"alert_webhook\",\"{}\",\"done\",200,1\n\
              \"revoke_family\",\"grant-ana\",\"done\",200,1",
             receivers.hook.url
         ),
     );
+    let [message] = &kafka.consume("findings", 1)[..] else { panic!("one message") };
+    let sent: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+    assert_eq!(sent, finding, "as the webhook");
     for secret in [PASSWORD, WEBHOOK_SECRET, "api-s3cret"] {
         assert!(!service.log().contains(secret) && !mail.contains(secret), "{secret}");
     }

@@ -12,9 +12,12 @@ use crate::config::Config;
 use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
-use crate::port::{self, Clock, DenylistRecord, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store};
+use crate::port::{
+    self, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store,
+};
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
+use crate::source::kafka::AlertTopic;
 use crate::store::ClickHouse;
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
@@ -159,9 +162,13 @@ pub(super) fn notifiers(
         let webhook = Webhook::new("webhook", settings, Arc::clone(clock));
         notifiers.push(Arc::new(webhook.map_err(Mistake::from).map_err(wrong(config, "alert.webhook"))?));
     }
+    let open_topic = |topic: &str| -> Result<Arc<dyn MessageTopic>, String> {
+        let kafka = config.source.kafka.as_ref().ok_or("needs the brokers of [source.kafka], which is missing")?;
+        Ok(Arc::new(AlertTopic::new(kafka, topic)?))
+    };
     for (name, settings) in &config.alert.channel {
         let section = format!("alert.channel.{name}");
-        let opened = open_channel(name, settings, rules.clone(), Arc::clone(clock));
+        let opened = open_channel(name, settings, rules.clone(), Arc::clone(clock), &open_topic);
         notifiers.extend(opened.map_err(Mistake::from).map_err(wrong(config, &section))?);
     }
     Ok(notifiers)

@@ -8,6 +8,7 @@ mod http;
 mod mail;
 mod ocsf;
 mod ocsf_file;
+mod ocsf_kafka;
 mod settings;
 mod shipped;
 mod signals;
@@ -18,7 +19,7 @@ mod users;
 mod webhook;
 mod words;
 
-pub use self::channel::open_channel;
+pub use self::channel::{OpenTopic, open_channel};
 pub use self::email::{Email, EmailSettings, StartTls};
 pub use self::mail::compose;
 pub use self::settings::{ChannelKind, ChannelSettings};

@@ -31,6 +31,8 @@ pub struct ChannelSettings {
     pub preset_file: Option<PathBuf>,
     /// With `kind = "ocsf_file"`: the file.
     pub path: Option<PathBuf>,
+    /// With `kind = "ocsf_kafka"`: the topic.
+    pub topic: Option<String>,
     pub allow_private: Option<bool>,
     pub ca_file: Option<PathBuf>,
     // The keys of [alert.email] and [alert.webhook].
@@ -55,6 +57,8 @@ pub enum ChannelKind {
     Syslog,
     /// OCSF Detection Findings, one per line of a file.
     OcsfFile,
+    /// OCSF Detection Findings, one per message of a Kafka topic.
+    OcsfKafka,
     /// Security Event Tokens of the Shared Signals Framework.
     SharedSignals,
     /// A preset of the operator.
@@ -63,11 +67,12 @@ pub enum ChannelKind {
     Preset(PresetName),
 }
 
-const CODED: [(&str, ChannelKind); 6] = [
+const CODED: [(&str, ChannelKind); 7] = [
     ("email", ChannelKind::Email),
     ("webhook", ChannelKind::Webhook),
     ("syslog", ChannelKind::Syslog),
     ("ocsf_file", ChannelKind::OcsfFile),
+    ("ocsf_kafka", ChannelKind::OcsfKafka),
     ("shared_signals", ChannelKind::SharedSignals),
     ("http", ChannelKind::Http),
 ];
@@ -89,6 +94,7 @@ impl ChannelKind {
             Self::Webhook => &["url", "secret", "allow_private", "ca_file"],
             Self::Syslog => &["url", "values", "allow_private", "ca_file"],
             Self::OcsfFile => &["path"],
+            Self::OcsfKafka => &["topic"],
             Self::SharedSignals => &["url", "private_key", "values", "token", "allow_private", "ca_file"],
             Self::Http => &["preset_file", "url", "webhook_url", "token", "values", "allow_private", "ca_file"],
             Self::Preset(_) => &["url", "webhook_url", "token", "values", "allow_private", "ca_file"],
@@ -119,6 +125,7 @@ impl ChannelSettings {
             ("values", !self.values.is_empty()),
             ("preset_file", self.preset_file.is_some()),
             ("path", self.path.is_some()),
+            ("topic", self.topic.is_some()),
             ("allow_private", self.allow_private.is_some()),
             ("ca_file", self.ca_file.is_some()),
             ("secret", self.secret.is_some()),

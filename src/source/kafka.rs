@@ -5,6 +5,7 @@
 //! answer. The polling thread never waits for a broker, except at most 2 s for the last commit before partitions are
 //! released.
 
+mod alert_topic;
 mod answer;
 mod assignment;
 mod check;
@@ -36,6 +37,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 
+pub use self::alert_topic::AlertTopic;
 pub use self::check::{Finding, Level, check, create};
 use self::connect::{check_topics, is_final, misconfigured};
 use self::letters::DeadLetterTopic;
