@@ -68,6 +68,26 @@ fn check_alerts(shown: &str) {
     assert!(heads.windows(2).all(|pair| (3..=8).contains(&(pair[1].0 - pair[0].0))), "{alerts}");
 }
 
+/// Checks that an incident was reported and revoked at the demo provider, that the revocation was verified, and that later
+/// uses were refused.
+fn check_revocation(folder: &Path, shown: &str) {
+    let line = shown.lines().find_map(|line| line.strip_prefix("uses of revoked grants at the demo provider: "));
+    let (refused, accepted) = line.and_then(|line| line.split_once(" refused, ")).expect("the uses are counted");
+    assert_eq!(accepted, "0 accepted", "{shown}");
+    let refused: u32 = refused.parse().expect("a number");
+    let sql = "SELECT count(), countIf(verified_at >= revoked_at), uniqExact(target), uniqExact(incident_id) \
+               FROM actions WHERE kind = 'revoke_family' AND outcome = 'done'";
+    let counted = tokenwarden(folder, &["sql", "--store", "embedded:data", "--output", "csv", sql]);
+    let counted = String::from_utf8(counted.stdout).expect("text");
+    let counts: Vec<u32> = counted.lines().last().expect("a row").split(',').filter_map(|n| n.parse().ok()).collect();
+    let [done, verified, grants, _] = counts[..] else { panic!("{counted}") };
+    assert!(refused >= 3 && done == verified && done == grants && grants == refused, "{refused} uses, {counted}");
+    let (_, listed) = shown.split_once("demo provider, a local server of this demo:").expect("a title");
+    let listed: Vec<_> = listed.lines().skip_while(|line| !line.contains("verified_at")).collect();
+    assert!(listed.iter().any(|line| line.contains("alert_console")), "{listed:?}");
+    assert!(listed.iter().any(|line| line.contains("revoke_family")), "{listed:?}");
+}
+
 #[test]
 fn demo_runs_twice_and_its_sql_commands_work() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -79,6 +99,7 @@ fn demo_runs_twice_and_its_sql_commands_work() {
     check_alerts(&shown);
     let events = shown.lines().find_map(|line| line.split_once(" events in ")).expect("events are counted").0;
     check_score(&shown);
+    check_revocation(folder, &shown);
     assert!(shown.contains("\nData: embedded:data\n"), "{shown}");
 
     let count = ["sql", "--store", "embedded:data", "--output", "csv", "SELECT count() FROM token_events"];
@@ -90,7 +111,7 @@ fn demo_runs_twice_and_its_sql_commands_work() {
     );
 
     let commands: Vec<_> = shown.lines().filter(|line| line.contains(" sql --store ")).collect();
-    assert_eq!(commands.len(), 3, "{shown}");
+    assert_eq!(commands.len(), 4, "{shown}");
     for command in commands {
         let pasted = run(folder, "sh", &["-c", command]);
         assert!(pasted.status.success(), "{command}: {}", String::from_utf8_lossy(&pasted.stderr));

@@ -1,5 +1,7 @@
 //! `tokenwarden demo`: the whole service on a generated fortnight, with an embedded ClickHouse engine.
 
+mod provider;
+
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use clap::Args;
 use clap::builder::styling::Style;
 use indicatif::ProgressBar;
 
+use self::provider::Provider;
 use super::alert::{self, Shown, ShownAlert};
 use super::failure::Failure;
 use super::setup::{installed_geoip, load_rules, start_runtime};
@@ -27,12 +30,13 @@ use crate::notify;
 use crate::number::grouped;
 use crate::pipeline::{Pipeline, VerdictOutput};
 use crate::port::{self, Accepted, Alert, Clock, DeliveryError, Notice, Notifier};
+use crate::rule::{Rule, RuleSet};
 use crate::sanitize;
 use crate::store::ClickHouse;
 use crate::tally::Tally;
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
-use crate::verdict::Incident;
+use crate::verdict::{Incident, Mode, RuleId};
 use crate::wire::Format;
 use crate::worker::{Environment, Limits, Spread, Worker};
 
@@ -80,7 +84,13 @@ const KEY_OF_DEMOS: &[u8] = b"tokenwarden demo";
 const MARK: &str = "made-by-tokenwarden-demo";
 
 /// Example queries: title and SQL. They contain no character that is special to a shell within double quotes.
-const QUERIES: [(&str, &str); 3] = [
+const QUERIES: [(&str, &str); 4] = [
+    (
+        "Alert and revocation of an incident. The provider is the demo provider, a local server of this demo:",
+        "SELECT incident_id, kind, target, outcome, requested_at, revoked_at, verified_at FROM actions WHERE incident_id IN \
+         (SELECT incident_id FROM actions WHERE isNotNull(verified_at) ORDER BY requested_at LIMIT 1) \
+         ORDER BY requested_at LIMIT 2",
+    ),
     (
         "Incidents with the highest log-odds:",
         "SELECT incident_id, severity, user_id, app_id, rules, round(log_odds, 1) AS z FROM incidents_latest \
@@ -108,6 +118,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     create_empty(&folder)?;
     config.store.url = format!("embedded:{}", folder.display());
     config.outbox.dir = folder.join("outbox");
+    // The rules of the build are in shadow mode. One of them revokes, at the provider of the demo.
+    config.revoke.mode = Mode::Enforce;
 
     let settings = arguments.settings(SystemClock.now_millis());
     let screen = Screen::new(settings.days);
@@ -130,6 +142,8 @@ struct Done {
     /// Wall-clock time in milliseconds from the start of the generator to the delivery of the last alert.
     took_ms: i64,
     score: Score,
+    /// Uses of revoked grants at the demo provider after their revocation, and how many it refused.
+    later_uses: (usize, usize),
 }
 
 fn work(
@@ -145,25 +159,36 @@ fn work(
         screen
             .print("No GeoIP files: places and networks are not scored and thefts are missed. Run deploy/setup.sh.")?;
     }
-    let pipeline =
-        Pipeline::new(enricher, Arc::new(rules.rules), TokenHasher::new(KEY_OF_DEMOS), config.engine_settings());
+    let rules = rules.rules.iter().map(|rule| match rule.id {
+        RuleId::RefreshReuse => Rule { mode: Mode::Enforce, ..rule.clone() },
+        _ => rule.clone(),
+    });
+    let rules = Arc::new(RuleSet::new(rules.collect()));
+    let pipeline = Pipeline::new(enricher, rules, TokenHasher::new(KEY_OF_DEMOS), config.engine_settings());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::default()));
     let notifiers: Vec<Arc<dyn Notifier>> = vec![Arc::new(Console { screen: screen.clone() })];
     let outbox = Outbox::open(&config.outbox.dir, &notifiers, Arc::clone(&clock)).map(Arc::new);
     let outbox = outbox.map_err(|error| Failure::Unavailable(format!("cannot open the outbox: {error}")))?;
+    let failed = |problem: String| Failure::Unavailable(format!("the demo provider does not work: {problem}"));
+    let provider = Arc::new(runtime.block_on(Provider::start()).map_err(failed)?);
+    let revoker = provider.revoker(Arc::clone(&clock)).map_err(failed)?;
     let deliverer = Deliverer {
         outbox: Arc::clone(&outbox),
         notifiers,
-        revoker: None,
+        revoker: Some(Arc::new(revoker)),
         store: Arc::clone(store),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
-        settings: deliver::Settings { rows_wait: Duration::from_millis(100), ..deliver::Settings::default() },
+        settings: deliver::Settings {
+            mode: config.revoke.mode,
+            rows_wait: Duration::from_millis(100),
+            ..deliver::Settings::default()
+        },
     };
     let deliverer = deliverer.start(runtime.handle());
-    let alerts = Arc::new(Alerts { outbox, taken: Mutex::default() });
+    let alerts = Arc::new(Alerts { outbox, provider: Arc::clone(&provider), taken: Mutex::default() });
     let environment = Environment {
         store: Arc::clone(store),
         outbox: Some(Arc::clone(&alerts) as _),
@@ -195,8 +220,9 @@ fn work(
     if undelivered > 0 {
         return Err(Failure::Unavailable(format!("{undelivered} alerts were not delivered in time")));
     }
+    let later_uses = runtime.block_on(provider.use_revoked()).map_err(failed)?;
     let alerts = std::mem::take(&mut *unpoisoned(&alerts.taken));
-    Ok(Done { tally, took_ms, score: score(&thefts, &alerts) })
+    Ok(Done { tally, took_ms, score: score(&thefts, &alerts), later_uses })
 }
 
 /// Alert channel of the demo: standard output.
@@ -208,11 +234,15 @@ struct Console {
 /// changes of an incident.
 struct Alerts {
     outbox: Arc<Outbox>,
+    provider: Arc<Provider>,
     taken: Mutex<Vec<Incident>>,
 }
 
 impl port::Outbox for Alerts {
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()> {
+        for target in incidents.iter().filter_map(|incident| incident.revoke.as_ref()) {
+            self.provider.hold(target.id());
+        }
         self.outbox.take(incidents)?;
         let reported = incidents.iter().filter(|incident| incident.report).cloned();
         unpoisoned(&self.taken).extend(reported);
@@ -326,7 +356,7 @@ impl Screen {
     }
 
     fn report(&self, done: &Done) -> Result<(), Failure> {
-        let Done { tally, took_ms, score } = done;
+        let Done { tally, took_ms, score, later_uses: (uses, refused) } = done;
         let seconds = (*took_ms).max(1) as f64 / 1_000.0;
         self.print(&format!(
             "\n{} events in {seconds:.1} s, {} events/s: generated, scored and stored",
@@ -349,7 +379,12 @@ impl Screen {
             self.print(&format!("{:40} {:7} {:6} {missed:7}   {after}", kind.kind.title(), kind.planted, kind.found))?;
         }
         self.print(&format!("{:40} {planted:7} {found:6} {:7}", "all", planted - found))?;
-        self.print(&format!("false alerts: {}", false_alerts(&score.raised_falsely)))
+        self.print(&format!("false alerts: {}", false_alerts(&score.raised_falsely)))?;
+        self.print(&format!(
+            "uses of revoked grants at the demo provider: {} refused, {} accepted",
+            grouped(*refused as u64),
+            grouped((uses - refused) as u64)
+        ))
     }
 
     /// Prints `text` and a line break.
