@@ -82,3 +82,48 @@ fn digest_outlasts_a_restart() {
     assert_eq!(digests_of(&soc)[1..], ["Digest of 2 alerts in 1 min, highest severity: medium"]);
     rig.stop();
 }
+
+#[test]
+fn flood_of_incidents_loses_nothing_and_revokes_once() {
+    const REVOKED: u64 = 50;
+    let (folder, soc, api) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    let limits = BTreeMap::from([("soc".to_owned(), digest(10))]);
+    let settings = Settings { limits: of_tenants(20, 100), ..quick() };
+    let clock = TestClock::start();
+    let channels = || vec![named("soc", &soc)];
+    let rig =
+        Rig::open(Arc::clone(&clock), folder.path(), (channels, Some(revoker(&api, "by_id"))), settings, |outbox| {
+            outbox.with_digests(limits)
+        });
+    // 10,000 incidents within a minute, of which 50 revoke.
+    let revokes = |number: u64| number.is_multiple_of(10_000 / REVOKED);
+    for batch in 0..10 {
+        let number = |index: u64| batch * 1_000 + index;
+        let of = |number: u64| if revokes(number) { incident(number, Mode::Enforce) } else { minor(number) };
+        rig.take(&(1..=1_000).map(|index| of(number(index))).collect::<Vec<_>>());
+        clock.advance(Duration::from_secs(6));
+    }
+    let reported = || {
+        let rows = rig.store.actions();
+        let rows = rows.iter().filter(|row| row.kind == "alert_soc");
+        let rows = rows.filter(|row| matches!(row.outcome, ActionOutcome::Done | ActionOutcome::Collected));
+        rows.map(|row| row.incident_id.clone()).filter(|id| !id.is_empty()).collect::<BTreeSet<_>>()
+    };
+    rig.wait("every incident is sent or collected", || reported().len() == 10_000);
+    rig.wait("nothing waits", || rig.outbox.waiting() == 0);
+    assert_eq!((api.requests().len(), rig.outbox.held()), (20, 30), "the limit of the tenant");
+    assert_eq!(digests_of(&soc).len(), 0);
+    clock.advance(Duration::from_secs(900));
+    rig.wait("the digest is sent", || digests_of(&soc).len() == 1);
+    for requested in [40, 50] {
+        clock.advance(Duration::from_secs(3_600));
+        rig.wait("the next are requested", || api.requests().len() == requested && rig.outbox.waiting() == 0);
+    }
+    clock.advance(Duration::from_secs(3_600));
+    rig.settled();
+    let requests = api.requests();
+    let keys: BTreeSet<_> = requests.iter().map(|request| request.header("idempotency-key")).collect();
+    assert_eq!((requests.len(), keys.len(), rig.outbox.held()), (50, 50, 0), "each is requested once");
+    assert_eq!(digests_of(&soc).len(), 1);
+    rig.stop();
+}
