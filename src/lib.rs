@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], and signed tokens [`jose`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`user_api`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`user_api`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -71,6 +71,7 @@ mod by_hand;
 pub mod cli;
 pub mod closing;
 pub mod config;
+pub mod credentials;
 pub mod deliver;
 mod evidence;
 mod gate;

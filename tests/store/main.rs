@@ -12,6 +12,7 @@ mod child;
 mod closing;
 mod cluster;
 mod crash;
+mod credentials;
 mod evidence;
 mod http;
 mod incidents;
