@@ -22,12 +22,13 @@ use crate::millis::{DAY_MS, HOUR_MS};
 use crate::number::grouped;
 use crate::port::{Clock, Outbox as _, Radius, Rows as _, Store as _, StoreError};
 use crate::store::{ClickHouse, EpochRows, Reader, StoreSettings};
+use crate::telemetry::{Condition, Health};
 use crate::verdict::{
     Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Signal, Target, VICTIMS_MAX, Verdict, Victim,
 };
 
 /// Time between two searches for events.
-const LOOK_WAIT: Duration = Duration::from_secs(15);
+const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// Events of another member may be stored so much later than they were received.
 const LATE_MS: i64 = HOUR_MS;
 /// Maximum distance of an event's time from its receipt: `detection.clock_skew_ms_max` is one day by default.
@@ -45,6 +46,7 @@ pub struct CredentialChanges {
     pub store: Arc<ClickHouse>,
     pub outbox: Arc<Outbox>,
     pub clock: Arc<dyn Clock>,
+    pub health: Arc<Health>,
     /// What one request of the provider ends.
     pub radius: Option<Radius>,
     /// Whether the provider revokes only single tokens.
@@ -88,6 +90,10 @@ impl CredentialChanges {
             self.note(now)?;
             return Ok(0);
         };
+        // Rows of events that were received long ago may wait in the spool.
+        if self.health.holds(Condition::Store, now) {
+            return Ok(0);
+        }
         let reader = Reader::open(&self.settings).await?;
         let done = self.look_in(&reader, cursor).await;
         reader.close().await;

@@ -101,7 +101,7 @@ impl Delivery {
         health: &Arc<Health>,
     ) -> Vec<BoxFuture<'static, ()>> {
         let closing = self.closing(config, store, clock, health).map(|closing| closing.run().boxed());
-        let credentials = self.credentials(config, store, clock).map(|changes| changes.run().boxed());
+        let credentials = self.credentials(config, store, clock, health).map(|changes| changes.run().boxed());
         closing.into_iter().chain(credentials).collect()
     }
 
@@ -130,6 +130,7 @@ impl Delivery {
         config: &Config,
         store: &Arc<ClickHouse>,
         clock: &Arc<dyn Clock>,
+        health: &Arc<Health>,
     ) -> Option<CredentialChanges> {
         let folder = config.outbox.dir.clone();
         let Some(mode) = config.revoke.on_credential_changed.mode() else {
@@ -143,6 +144,7 @@ impl Delivery {
             store: Arc::clone(store),
             outbox: Arc::clone(&self.outbox),
             clock: Arc::clone(clock),
+            health: Arc::clone(health),
             radius: self.revoker.as_ref().and_then(|revoker| revoker.radius()),
             of_tokens: !revokes(Target::Family(String::new())) && revokes(Target::Token(String::new())),
             mode,

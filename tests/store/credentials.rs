@@ -12,6 +12,7 @@ use tokenwarden::deliver::Outbox;
 use tokenwarden::event::Kind;
 use tokenwarden::port::{Clock, EventRow, Radius, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows, Reader};
+use tokenwarden::telemetry::{Condition, Health};
 use tokenwarden::verdict::Mode;
 
 use super::rows::{INGESTED, allowed, at, event, numbered, token};
@@ -90,6 +91,7 @@ impl Rig {
             store,
             outbox,
             clock: time,
+            health: Arc::new(Health::default()),
             radius,
             of_tokens: false,
             mode: Mode::Enforce,
@@ -152,11 +154,17 @@ async fn credential_change_revokes_earlier_grants_once() {
     ];
     rig.changes.store.write(&rows_of(all, 10)).await.unwrap();
     rig.clock.0.store(CHANGED_AT + 1_000, Ordering::Relaxed);
+    // The store was unavailable for longer than the time for which rows of other members are awaited.
+    rig.changes.health.set(Condition::Store, true);
+    rig.clock.0.store(CHANGED_AT + 7_200_000, Ordering::Relaxed);
+    assert_eq!(rig.changes.look().await.unwrap(), 0, "rows wait in the spool");
+    rig.changes.health.set(Condition::Store, false);
     let expected = revocations(&[("ana", "g-1"), ("ana", "g-2")]);
     assert_eq!((rig.changes.look().await.unwrap(), rig.requested()), (1, expected.clone()));
     assert_eq!(rig.changes.look().await.unwrap(), 0, "handled");
     // After a restart, and at another member, which has its own outbox.
     rig.changes.handled.lock().unwrap().clear();
+    std::fs::write(rig.changes.folder.join(CURSOR_FILE), INGESTED.to_string()).unwrap();
     rig.changes.look().await.unwrap();
     let waiting = rig.changes.outbox.waiting();
     assert_eq!((rig.requested(), waiting), (expected, 2), "nothing is requested twice");
@@ -167,6 +175,7 @@ async fn credential_change_revokes_earlier_grants_once() {
         store: Arc::clone(&rig.changes.store),
         outbox: Arc::new(Outbox::open(folder.path(), &[], Arc::clone(&rig.changes.clock)).unwrap()),
         clock: Arc::clone(&rig.changes.clock),
+        health: Arc::new(Health::default()),
         radius: None,
         of_tokens: false,
         mode: Mode::Enforce,
