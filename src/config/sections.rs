@@ -397,3 +397,35 @@ impl Default for Admin {
         Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464), token: None, hosts: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+
+    fn mistake(text: &str) -> String {
+        let loaded = Config::from_text(text, Path::new("t.toml"), []);
+        loaded.expect_err("the configuration is wrong").to_string()
+    }
+
+    #[test]
+    fn mistakes_in_limits_and_lifetimes_state_their_key() {
+        insta::assert_snapshot!(mistake("[revoke.limits]\ntenants = { acme = 101 }"), @"t.toml:2: `revoke.limits.tenants.acme` is more than `revoke.max_per_hour_total`, the limit of all tenants; raise that limit too");
+        insta::assert_snapshot!(mistake("[revoke.limits]\nrules = { new_iq = 4 }"), @"t.toml:2: unknown value `new_iq` of `revoke.limits.rules`; did you mean `new_ip`?");
+        insta::assert_snapshot!(mistake("[revoke]\non_credential_changed = 'enforce'"), @"t.toml:2: `revoke.on_credential_changed` needs a topic with `confirmed = true` in source.kafka.topics: events of other topics may come from strangers; add the topic of your identity provider");
+        insta::assert_snapshot!(mistake("[denylist]\nlifetime_hours = { access = 1 }"), @"t.toml:2: `denylist.lifetime_hours` has a value that is not between `denylist.keep_hours` and 8760 (365 days)");
+    }
+
+    #[test]
+    fn limits_and_lifetimes_are_read_by_name() {
+        let text = "[revoke]\nmax_per_hour = 8\n[revoke.limits]\nrule = 3\nrules = { new_ip = 1 }\ntenants = { acme = 9 }\n\
+                    [denylist]\nlifetime_hours = { api_key = 8760 }";
+        let config = Config::from_text(text, Path::new("t.toml"), []).expect("the configuration is right");
+        let limits = config.revoke.limits();
+        assert_eq!((limits.of_tenant, limits.total, limits.of_rule), (8, 40, Some(3)));
+        assert_eq!((limits.rules.len(), limits.tenants.get("acme")), (1, Some(&9)));
+        let hours: Vec<_> = config.denylist.expect("a denylist").lifetime_hours.into_iter().collect();
+        assert_eq!(hours, [(crate::event::TokenType::ApiKey, 8_760)]);
+    }
+}
