@@ -87,9 +87,9 @@ const MARK: &str = "made-by-tokenwarden-demo";
 const QUERIES: [(&str, &str); 4] = [
     (
         "Alert and revocation of an incident. The provider is the demo provider, a local server of this demo:",
-        "SELECT incident_id, kind, target, outcome, requested_at, revoked_at, verified_at FROM actions WHERE incident_id IN \
-         (SELECT incident_id FROM actions WHERE isNotNull(verified_at) ORDER BY requested_at LIMIT 1) \
-         ORDER BY requested_at LIMIT 2",
+        "SELECT incident_id, kind, target, outcome, requested_at, revoked_at, verified_at FROM actions WHERE outcome = 'done' AND \
+         incident_id IN (SELECT incident_id FROM actions WHERE isNotNull(verified_at) ORDER BY requested_at LIMIT 1) \
+         ORDER BY requested_at LIMIT 1 BY kind",
     ),
     (
         "Incidents with the highest log-odds:",
