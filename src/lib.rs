@@ -6,9 +6,9 @@
 //!
 //! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
-//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], and signed tokens [`jose`]
+//! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`user_api`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -52,6 +52,7 @@ pub mod policy;
 pub mod rule;
 
 mod jose;
+mod jwks;
 mod line;
 mod outgoing;
 pub mod port;
@@ -76,6 +77,7 @@ pub mod deliver;
 mod evidence;
 mod gate;
 pub mod lab;
+mod listener;
 pub mod pipeline;
 pub mod telemetry;
 mod user_api;

@@ -7,10 +7,10 @@ use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 
 use super::caller::{Caller, Denied, Via};
-use super::keys::Keys;
 use super::page::SignedHeaders;
 use super::settings::{AccountPageSettings, JwtSettings, UserApiSettings};
 use crate::jose::{self, Rejected};
+use crate::jwks::{Keys, KeysPlace};
 use crate::millis::SECOND_MS;
 use crate::port::{Clock, Mistake};
 
@@ -27,7 +27,10 @@ pub(super) struct Callers {
 impl Callers {
     /// The error is the key in `[user_api]` and the problem.
     pub(super) fn new(settings: &UserApiSettings, clock: &Arc<dyn Clock>) -> Result<Self, Mistake> {
-        let jwt = settings.jwt.clone().map(|jwt| Keys::of(&jwt, Arc::clone(clock)).map(|keys| (jwt, keys)));
+        let jwt = settings.jwt.clone().map(|jwt| {
+            let place = keys_of(&jwt).ok_or_else(|| Mistake::new("jwt", "needs one of jwks_file and jwks_url"))?;
+            Keys::of(place, Arc::clone(clock)).map(|keys| (jwt, keys))
+        });
         let page = settings.account_page.clone().map(|page| {
             let headers = SignedHeaders::new(page.secret.clone(), Arc::clone(clock));
             (page, headers)
@@ -57,7 +60,8 @@ impl Callers {
 
     async fn of_token(&self, token: &str, settings: &JwtSettings, keys: &Keys) -> Result<Caller, Denied> {
         let rejected = |rejected: Rejected| Denied::credential(format!("the bearer token {rejected}"));
-        let keys = keys.with(&jose::key_id(token).map_err(rejected)?).await?;
+        let keys = keys.with(&jose::key_id(token).map_err(rejected)?).await;
+        let keys = keys.map_err(|_| Denied::Unavailable("the keys of the identity provider cannot be read"))?;
         let signed = keys.verify(token, &settings.algorithms).map_err(rejected)?;
         // A token for another purpose, for example a Security Event Token, is not a token of a user (RFC 8725 section 3.11).
         let kind = signed.kind.to_ascii_lowercase();
@@ -93,5 +97,19 @@ impl Callers {
         };
         let user = signed.text(&settings.user_claim).ok_or_else(missing)?.to_owned();
         Caller::new(tenant, user, Via::Jwt).ok_or_else(missing)
+    }
+}
+
+/// The place of the keys. `None`: not exactly one is set.
+fn keys_of(settings: &JwtSettings) -> Option<KeysPlace> {
+    match (&settings.jwks_file, &settings.jwks_url) {
+        (Some(path), None) => Some(KeysPlace::File { key: "jwt.jwks_file", path: path.clone() }),
+        (None, Some(url)) => Some(KeysPlace::Url {
+            key: "jwt.jwks_url",
+            url: url.clone(),
+            ca_file: settings.ca_file.clone(),
+            allow_private: settings.allow_private,
+        }),
+        _ => None,
     }
 }

@@ -6,11 +6,9 @@
 mod caller;
 mod callers;
 mod data;
-mod keys;
 mod limits;
 mod page;
 mod revocation;
-mod serve;
 mod settings;
 
 use std::path::PathBuf;
@@ -35,6 +33,7 @@ use self::limits::Limits;
 use self::revocation::{ANSWER_WAIT, JobResult, JobState, NotStarted, Revocations};
 pub(crate) use self::settings::UserApiSettings;
 use crate::by_hand::{PER_MINUTE, Pace};
+use crate::listener;
 use crate::port::{Clock, Mistake, Radius, Revoker, Store, StoreError};
 use crate::store::StoreSettings;
 use crate::telemetry::Metrics;
@@ -107,7 +106,7 @@ impl UserApi {
     pub(crate) async fn serve(self, address: std::net::SocketAddr) -> std::io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         tokio::spawn(async move {
-            serve::serve(listener, self.0, serve::HEADERS_WAIT).await;
+            listener::serve(listener, self.0, listener::HEADERS_WAIT).await;
         });
         Ok(())
     }

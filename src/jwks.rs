@@ -1,12 +1,10 @@
-//! The public keys of the identity provider, from a file or URL, read again when they may have changed.
+//! The public keys of an issuer, from a file or URL, read again when they may have changed.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use reqwest::Client;
 
-use super::caller::Denied;
-use super::settings::JwtSettings;
 use crate::jose::KeySet;
 use crate::lock::unpoisoned;
 use crate::millis::{MINUTE_MS, SECOND_MS};
@@ -22,6 +20,22 @@ const READ_WAIT_MS: i64 = 30 * SECOND_MS;
 /// Maximum size of a set of keys, bytes.
 const BYTES_MAX: usize = 256 << 10;
 
+/// The place of the keys: one of a file and a URL, with the key of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) enum KeysPlace {
+    File {
+        key: &'static str,
+        path: PathBuf,
+    },
+    /// `ca_file`: certificate authorities besides those of the system. `allow_private`: allows a private address.
+    Url {
+        key: &'static str,
+        url: String,
+        ca_file: Option<PathBuf>,
+        allow_private: bool,
+    },
+}
+
 #[derive(Clone)]
 enum Place {
     File(PathBuf),
@@ -36,33 +50,37 @@ struct Known {
     tried_at: Option<i64>,
 }
 
-pub(super) struct Keys {
+/// The keys cannot be read.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the keys of the issuer cannot be read")]
+pub(crate) struct KeysUnavailable;
+
+pub(crate) struct Keys {
     place: Place,
     clock: Arc<dyn Clock>,
     known: Arc<Mutex<Known>>,
 }
 
 impl Keys {
-    /// The error is the key in `[user_api]` and the problem.
-    pub(super) fn of(settings: &JwtSettings, clock: Arc<dyn Clock>) -> Result<Self, Mistake> {
-        let place = match (&settings.jwks_file, &settings.jwks_url) {
-            (Some(file), _) => {
-                read_file(file).map_err(Mistake::of("jwt.jwks_file"))?;
-                Place::File(file.clone())
+    /// Reads the file once. The error is the key of the configuration and the problem.
+    pub(crate) fn of(place: KeysPlace, clock: Arc<dyn Clock>) -> Result<Self, Mistake> {
+        let place = match place {
+            KeysPlace::File { key, path } => {
+                read_file(&path).map_err(Mistake::of(key))?;
+                Place::File(path)
             }
-            (None, Some(text)) => {
-                let url = url::Url::parse(text).map_err(|error| Mistake::new("jwt.jwks_url", error.to_string()))?;
-                let client = outgoing::client(&url, settings.allow_private, settings.ca_file.as_deref());
-                Place::Url(client.map_err(Mistake::of("jwt.jwks_url"))?, text.clone())
+            KeysPlace::Url { key, url: text, ca_file, allow_private } => {
+                let url = url::Url::parse(&text).map_err(|error| Mistake::new(key, error.to_string()))?;
+                let client = outgoing::client(&url, allow_private, ca_file.as_deref());
+                Place::Url(client.map_err(Mistake::of(key))?, text)
             }
-            (None, None) => return Err(Mistake::new("jwt", "needs one of jwks_file and jwks_url")),
         };
         Ok(Self { place, clock, known: Arc::default() })
     }
 
     /// The keys, read again if they are old or do not have `id`. Other requests do not wait for a read. A task of its own
     /// reads, so that a client that disconnects does not cancel it.
-    pub(super) async fn with(&self, id: &str) -> Result<Arc<KeySet>, Denied> {
+    pub(crate) async fn with(&self, id: &str) -> Result<Arc<KeySet>, KeysUnavailable> {
         let now = self.clock.now_millis();
         if self.is_to_read(id, now) {
             let (place, known) = (self.place.clone(), Arc::clone(&self.known));
@@ -72,19 +90,15 @@ impl Keys {
                         let mut known = unpoisoned(&known);
                         (known.set, known.read_at) = (Arc::new(set), Some(now));
                     }
-                    Err(problem) => tracing::error!(problem, "the keys of user_api.jwt cannot be read"),
+                    Err(problem) => tracing::error!(problem, "the keys of an issuer cannot be read"),
                 }
             });
             // A panic of the task leaves the known keys as they are.
             let _ = reading.await;
         }
         let known = unpoisoned(&self.known);
-        if is_within(known.read_at, STALE_MS, now) {
-            return Ok(Arc::clone(&known.set));
-        }
-        Err(Denied::Unavailable("the keys of the identity provider cannot be read"))
+        if is_within(known.read_at, STALE_MS, now) { Ok(Arc::clone(&known.set)) } else { Err(KeysUnavailable) }
     }
-
     fn is_to_read(&self, id: &str, now: i64) -> bool {
         let mut known = unpoisoned(&self.known);
         let is_fresh = is_within(known.read_at, KEEP_MS, now) && known.set.has(id);

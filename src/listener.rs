@@ -1,4 +1,4 @@
-//! Connections of the API: their number, and the times within which a client must send.
+//! Connections of an HTTP listener: their number, and the times within which a client must send.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 /// Maximum number of connections. Others wait in the queue of the operating system.
 const CONNECTIONS_MAX: usize = 256;
 /// Time within which the headers of a request must arrive.
-pub(super) const HEADERS_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const HEADERS_WAIT: Duration = Duration::from_secs(10);
 /// Time after which a connection ends with its current request.
 const CONNECTION_WAIT: Duration = Duration::from_secs(120);
 /// Time limit of that request and its answer.
@@ -23,7 +23,7 @@ const LAST_WAIT: Duration = Duration::from_secs(40);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves `router` to the clients of `listener`, which must send their headers within `headers_wait`.
-pub(super) async fn serve(listener: TcpListener, router: Router, headers_wait: Duration) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, headers_wait: Duration) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -36,7 +36,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, headers_wait: D
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the API for users cannot accept a connection");
+                tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
