@@ -138,7 +138,7 @@ pub enum Concerns {
     Role,
 }
 
-/// Fields that only mapped provider logs set. Most events have none of them.
+/// Fields that only mapped provider logs set, and `concerns`. Most events have none of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProviderFacts<'a> {
     /// The provider made the call itself on behalf of the holder. Address and client are then not the holder's.

@@ -2,7 +2,7 @@
 //! is
 //! named in `attrs` and is counted.
 
-use tokenwarden::event::{Event, Kind, TokenType};
+use tokenwarden::event::{Concerns, Event, Kind, TokenType};
 use tokenwarden::format::Format;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{DecodeError, Decoded, Decoder};
@@ -584,4 +584,20 @@ fn invalid_utf8_in_one_record_keeps_the_batch() {
     let taken = decode(Format::Cloudtrail, &batch);
     assert_eq!(taken.len(), 3);
     assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+}
+
+#[test]
+fn concerns_names_the_tokens_that_end() {
+    let concerns = |members: &str| {
+        let event = event(Format::Native, native(members));
+        (event.facts.as_ref().map(|facts| facts.concerns), unreadable(&event).to_owned())
+    };
+    let none = String::new();
+    assert_eq!(concerns(r#","kind":"session_ended""#), (None, none.clone()));
+    assert_eq!(concerns(r#","kind":"session_ended","concerns":"token""#), (None, none.clone()));
+    assert_eq!(concerns(r#","kind":"session_ended","concerns":"user""#), (Some(Concerns::User), none));
+    for wrong in [r#""all""#, "7", r#""user","concerns":"token""#] {
+        let (concerns, named) = concerns(&format!(r#","kind":"session_ended","concerns":{wrong}"#));
+        assert!(concerns.is_none() && named.starts_with("concerns: "), "{wrong}: {named}");
+    }
 }

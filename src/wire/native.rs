@@ -21,7 +21,7 @@ use super::error::{DecodeError, Fault, TWICE};
 use super::repair::{BAD_TEXT, is_broken, repair};
 use super::scalar::Scalar;
 use super::text::{self, Screen, cut};
-use crate::event::{Event, EventGeo, Kind, Timestamp, TokenType};
+use crate::event::{Concerns, Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
 /// Members that every event has.
@@ -209,6 +209,11 @@ impl<'a> Draft<'a> {
                     event.kind = Kind::parse(&kind.to_ascii_lowercase()).ok_or("no such kind")?;
                 }
             }
+            Field::Concerns => match value.text()?.as_deref() {
+                None | Some("token") => {}
+                Some("user") => event.facts.get_or_insert_default().concerns = Concerns::User,
+                Some(_) => return Err("expected token or user"),
+            },
             Field::TokenType => {
                 if let Some(kind) = value.text()? {
                     event.token_type = TokenType::parse(&kind.to_ascii_lowercase()).ok_or("no such token type")?;
@@ -242,6 +247,7 @@ impl<'a> Draft<'a> {
             Field::BytesOut => swap(&mut event.bytes_out, &mut others.bytes_out),
             Field::Kind => swap(&mut event.kind, &mut others.kind),
             Field::TokenType => swap(&mut event.token_type, &mut others.token_type),
+            Field::Concerns => swap(&mut event.facts, &mut others.facts),
             Field::Scopes => swap(&mut event.scopes, &mut others.scopes),
             Field::Geo => swap(&mut event.geo, &mut others.geo),
             _ => {}

@@ -1,6 +1,6 @@
 //! The end of one token and its effect on other tokens of the grant.
 
-use tokenwarden::verdict::RuleId::UseAfterRevocation;
+use tokenwarden::verdict::RuleId::{UseAfterRevocation, UseAfterSessionEnd};
 use tokenwarden::verdict::Verdict;
 
 use super::scenario::{Event, HOUR, MINUTE, Rotating, SECOND, Scenario, address, fired};
@@ -166,4 +166,24 @@ fn revoked_first_token_of_a_chain_ends_itself() {
     assert_goes_on(&mut scenario, &token("at-5", "access"), "the end of the first");
     scenario.see(&token("rt-6", "refresh").kind("revoked"));
     assert_has_ended(&mut scenario, &token("at-5", "access"), "the end of the current one");
+}
+
+/// As a receiver of Shared Signals reports it, without the id of a session.
+#[test]
+fn end_of_all_sessions_of_a_user_is_learnt() {
+    let mut scenario = Scenario::in_town();
+    let session = |person: &str| Event::of(person).set("token_type", "session");
+    for _ in 0..6 {
+        scenario.wait(10 * MINUTE);
+        for person in ["ana", "bob"] {
+            assert!(!fired(&scenario.see(&session(person)), UseAfterSessionEnd));
+        }
+    }
+    scenario.wait(MINUTE);
+    scenario.see(&Event::of("ana").kind("session_ended").set("token_id", "ssf-1").set("concerns", "user"));
+    scenario.wait(10 * MINUTE);
+    let late = scenario.see(&session("ana"));
+    assert!(fired(&late, UseAfterSessionEnd), "{late:#?}");
+    let other = scenario.see(&session("bob"));
+    assert!(!fired(&other, UseAfterSessionEnd), "{other:#?}");
 }

@@ -46,6 +46,7 @@ fields! { Field, "":
     IssuedAt = "issued_at",
     ExpiresAt = "expires_at",
     Binding = "binding",
+    Concerns = "concerns",
     Geo = "geo",
     Attrs = "attrs",
 }
