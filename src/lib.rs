@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -79,6 +79,7 @@ mod gate;
 pub mod lab;
 mod listener;
 pub mod pipeline;
+mod signals_receiver;
 pub mod telemetry;
 mod user_api;
 pub mod worker;

@@ -63,6 +63,14 @@ pub trait Clock: Send + Sync {
     }
 }
 
+/// Sends events to a source topic, from which they are read again.
+#[async_trait]
+pub trait EventSink: Send + Sync {
+    /// Sends a native event in a message with `key`, the subject key. Returns when the brokers have it. The error is the
+    /// reason, without values of the event.
+    async fn send(&self, key: &str, event: &[u8]) -> Result<(), String>;
+}
+
 /// Looks up place and network of an address in the installed GeoIP files.
 pub trait GeoLookup {
     /// `None` if no file contains the address.

@@ -11,6 +11,8 @@ mod faults;
 mod outage;
 #[path = "live/readiness.rs"]
 mod readiness;
+#[path = "live/signals.rs"]
+mod signals;
 #[path = "live/silences.rs"]
 mod silences;
 mod support;

@@ -27,6 +27,7 @@ pub(crate) mod rules;
 pub(crate) mod run;
 mod setup;
 pub(crate) mod shadow;
+mod signals_receiver;
 pub(crate) mod silence;
 pub(crate) mod simulate;
 pub(crate) mod sql;

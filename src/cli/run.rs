@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
-use super::{delivery, denylist, record_log, user_api};
+use super::{delivery, denylist, record_log, signals_receiver, user_api};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -130,6 +130,7 @@ fn serve(
             Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
         })?;
         denylist::serve(config, denylist, &hasher, &observer).await?;
+        signals_receiver::serve(config, (&clock, &metrics)).await?;
         user_api::serve(config, revoker, store, (&clock, &metrics)).await
     })?;
     if let Some(dir) = config.rules_dir.clone() {

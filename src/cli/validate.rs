@@ -182,6 +182,10 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
     if let Some(api) = &config.user_api {
         Report::ok("user API", &format!("at http://{}, described at /openapi.json", api.listen))?;
     }
+    if let Some(receiver) = &config.signals_receiver {
+        let text = format!("at http://{}/events, for the topic {}", receiver.listen, receiver.topic);
+        Report::ok("security events", &text)?;
+    }
     match (delivery::provider(config, &clock), config.revoke.mode) {
         (Ok(Some(revoker)), mode) => {
             for warning in delivery::doubts(config, &*revoker) {

@@ -30,14 +30,16 @@ pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
 use crate::engine;
 use crate::enrich::GeoSettings;
+use crate::format::Format;
 use crate::notify::UserNoticeSettings;
+use crate::signals_receiver::SignalsReceiverSettings;
 use crate::source::kafka::StateTopicUse;
 use crate::store::{StoreSettings, library_in};
 use crate::token::TokenHasher;
 use crate::user_api::UserApiSettings;
 
 /// Keys whose values are paths, without those of secrets.
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 19] = [
     "rules_dir",
     "geoip.city",
     "geoip.asn",
@@ -55,6 +57,8 @@ const PATHS: [&str; 17] = [
     "snapshots.dir",
     "user_api.jwt.jwks_file",
     "user_api.jwt.ca_file",
+    "signals_receiver.jwks_file",
+    "signals_receiver.ca_file",
 ];
 
 /// The same of each `[alert.channel.NAME]`.
@@ -85,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) notify_users: Option<UserNoticeSettings>,
     /// Without it, there is no API for users.
     pub(crate) user_api: Option<UserApiSettings>,
+    /// Without it, no security events are received.
+    pub(crate) signals_receiver: Option<SignalsReceiverSettings>,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
     pub(crate) snapshots: SnapshotSection,
@@ -300,6 +306,12 @@ impl Config {
             if self.revoke.http.is_none() && self.denylist.is_none() {
                 return wrong("user_api", "has nothing to revoke with: add [revoke.http] or [denylist]");
             }
+        }
+        if let Some(receiver) = &self.signals_receiver {
+            let topics = self.source.kafka.iter().flat_map(|kafka| &kafka.topics);
+            let native = topics.filter(|topic| topic.feed.format == Format::Native).map(|topic| &*topic.topic);
+            let checked = receiver.check(&native.collect::<Vec<_>>());
+            checked.map_err(|(key, problem)| (key, format!("`{key}` {problem}")))?;
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
             return wrong(

@@ -392,6 +392,11 @@ impl Metrics {
         self.delivery.denylist_checked(checked, entries);
     }
 
+    /// Counts a request to the receiver of Shared Signals by the status of its answer.
+    pub(crate) fn signals_answered(&self, status: u16) {
+        self.delivery.signals_answered(status);
+    }
+
     /// Counts a request to the API for users.
     pub(crate) fn user_api_answered(&self, status: u16) {
         self.delivery.user_api_answered(status);

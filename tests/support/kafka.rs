@@ -257,6 +257,14 @@ impl Kafka {
         producer.flush(Duration::from_secs(30)).expect("the broker takes the messages");
     }
 
+    /// Sends a message with another partitioner than the client's default, and waits until the broker has it.
+    pub(crate) fn produce_with(&self, partitioner: &str, topic: &str, key: &str, payload: &[u8]) {
+        let producer: BaseProducer = self.client().set("partitioner", partitioner).create().expect("a client");
+        let record = BaseRecord::to(topic).key(key).payload(payload);
+        producer.send(record).map_err(|(error, _)| error).expect("the queue has room");
+        producer.flush(Duration::from_secs(30)).expect("the broker takes the message");
+    }
+
     /// All messages of partition 0 that are in the topic now.
     pub(crate) fn read_all(&self, topic: &str) -> Vec<Read> {
         let mut config = self.client();
