@@ -1,6 +1,7 @@
 //! The commands, one file each, and their exit statuses.
 
 mod alert;
+mod confirmation;
 mod delivery;
 pub(crate) mod demo;
 pub(crate) mod denylist;

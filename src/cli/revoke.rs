@@ -1,6 +1,6 @@
 //! `tokenwarden revoke`: revocation by hand, of one grant or of all grants of a user, session or application.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::confirmation::Confirmation;
 use super::failure::Failure;
 use super::setup::start_runtime;
 use super::sql::failure;
@@ -15,14 +16,13 @@ use super::terminal::{progress_bar, to_stderr, to_stdout};
 use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, Origin,
-    PER_MINUTE, Pace, Plan, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json,
+    PER_MINUTE, Pace, Scope, SearchError, Subject, open_jobs, plan, preview_json, preview_text, results_json,
     results_text, search, store_rows, unknown,
 };
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
 use crate::denylist::IfLogFails;
 use crate::port::{Clock, Revoker};
-use crate::source::stdin;
 use crate::store::{ClickHouse, Reader};
 use crate::telemetry::{SystemClock, start_logging};
 
@@ -191,7 +191,14 @@ impl Service<'_> {
         if plan.requests.is_empty() {
             return Err(Failure::Usage("nothing was requested: no request to the provider is possible".to_owned()));
         }
-        self.confirm(&scope, &plan)?;
+        let confirmation = Confirmation {
+            count: plan.requests.len(),
+            counted: "requests",
+            id: &scope.id,
+            verb: "revoke",
+            refused: "nothing was requested",
+        };
+        confirmation.obtain(arguments.yes)?;
         let now = self.clock.now_millis();
         let job = Job {
             id: Job::new_id(now, &scope),
@@ -232,32 +239,6 @@ impl Service<'_> {
             }
             Err(error) => Err(Failure::Usage(error.to_string())),
         }
-    }
-
-    /// The operator types the number of requests or the id, or has given the number with `--yes`.
-    fn confirm(&self, scope: &Scope, plan: &Plan) -> Result<(), Failure> {
-        let count = plan.requests.len();
-        match self.arguments.yes {
-            Some(yes) if yes == count => return Ok(()),
-            Some(yes) => {
-                let problem = format!("--yes {yes}, but the number of requests is {count}; nothing was requested");
-                return Err(Failure::Usage(problem));
-            }
-            None => {}
-        }
-        let unread = |error| Failure::Usage(format!("cannot read the answer: {error}; nothing was requested"));
-        let terminal = stdin::open().map_err(unread)?;
-        if !terminal.is_terminal() {
-            let problem = format!("no terminal to confirm on; nothing was requested. To confirm, add --yes {count}");
-            return Err(Failure::Usage(problem));
-        }
-        to_stderr(&format!("Type {count}, the number of requests, or {}, the id, to revoke:", scope.id));
-        let mut typed = String::new();
-        BufReader::new(terminal).read_line(&mut typed).map_err(unread)?;
-        if is_confirmation(typed.trim_end_matches('\n'), count, &scope.id) {
-            return Ok(());
-        }
-        Err(Failure::Usage("not confirmed; nothing was requested".to_owned()))
     }
 
     /// Opens an unfinished job.
@@ -379,11 +360,6 @@ impl Service<'_> {
             other => Failure::Unavailable(other.to_string()),
         }
     }
-}
-
-/// Whether the operator typed the number of requests or the id.
-fn is_confirmation(typed: &str, count: usize, id: &str) -> bool {
-    typed.trim() == count.to_string() || typed == id
 }
 
 /// Error that names the unfinished job.
