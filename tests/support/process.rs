@@ -52,8 +52,8 @@ impl Drop for Tied {
     }
 }
 
-/// A loopback port on which nothing listens. Until the test process ends, the system gives it to no other socket that does
-/// not name it: a socket that does not listen is bound to it. A server that sets `SO_REUSEADDR` can bind to it.
+/// A loopback port on which no server listens. Until the test process ends, the system does not choose it for another
+/// socket, because a socket stays bound to it. A server that sets `SO_REUSEADDR` can bind to it.
 pub(crate) fn free_port() -> u16 {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("the port can be bound again");
