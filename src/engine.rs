@@ -18,7 +18,7 @@ mod uses;
 pub use self::ahead::{GROUP, look_ahead};
 use self::clock::{Range, Voter};
 pub use self::counters::Counters;
-pub use self::feedback::{Feedback, Learnt, learn_feedback};
+pub use self::feedback::{Feedback, FeedbackEvent, Learnt, find_thieves, learn_feedback};
 
 use self::occurrence::{Before, Occurrence, baseline_key};
 use self::outcome::quiet;

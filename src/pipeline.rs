@@ -8,6 +8,7 @@ mod epoch;
 mod feedback;
 mod group;
 
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -98,20 +99,29 @@ impl Pipeline {
         Some(partition)
     }
 
-    /// Feedback with its events enriched, as a partition learns it. Events that cannot be decoded are left out.
-    pub(crate) fn feedback(&mut self, id: FeedbackId, given: &GivenFeedback) -> engine::Feedback<'static> {
+    /// Feedback with its events enriched, as a partition learns it. Events that cannot be decoded are left out. `thieves`:
+    /// the indexes of events that its place contains.
+    pub(crate) fn feedback(
+        &mut self,
+        id: FeedbackId,
+        given: &GivenFeedback,
+        thieves: Option<Vec<u32>>,
+    ) -> engine::Feedback<'static> {
         let GivenFeedback { incident, judgement, since, until, .. } = *given;
         let mut decoder = Decoder::new(Feed::default(), self.hasher.clone());
         let mut events = Vec::new();
-        for event in &given.events {
-            decoder.decode(event.to_string().as_bytes(), &mut |decoded| match decoded {
-                Ok(Decoded::Event(event)) => events.push(self.enricher.enrich(event.into_owned())),
+        for (index, event) in (0..).zip(&given.events) {
+            decoder.decode(event.json().as_bytes(), &mut |decoded| match decoded {
+                Ok(Decoded::Event(event)) => {
+                    let event = self.enricher.enrich(event.into_owned());
+                    events.push(engine::FeedbackEvent { index, event });
+                }
                 Ok(Decoded::Skipped(_)) | Err(_) => {
                     tracing::error!(feedback = %id, "an event of feedback cannot be read and is not learnt");
                 }
             });
         }
-        engine::Feedback { id: id.0, incident, judgement, since, until, events }
+        engine::Feedback { id: id.0, incident, judgement, since, until, events, thieves }
     }
 
     /// Recognises the key of the names in a state.
@@ -311,9 +321,15 @@ impl Partition {
         self.states.iter().any(|state| state.has_learnt(feedback))
     }
 
-    /// Key of the last event of the first state; 0: none was scored.
-    pub(crate) fn last_event(&self) -> u64 {
-        self.states.first().map_or(0, State::last_event)
+    /// Key of the last event of the first state. `None`: none was scored.
+    pub(crate) fn last_event(&self) -> Option<NonZeroU64> {
+        self.states.first().and_then(State::last_event)
+    }
+
+    /// Indexes of the events of `feedback` whose network and client family are a thief's.
+    pub(crate) fn find_thieves(&self, feedback: &engine::Feedback<'_>) -> Vec<u32> {
+        let state = self.states.get(self::feedback::state_of(feedback, self.states.len()));
+        state.map_or_else(Vec::new, |state| engine::find_thieves(state, feedback))
     }
 
     /// Writes the states in records, each of which `take` receives. Stops at the first error of `take`.

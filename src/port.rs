@@ -27,7 +27,7 @@ pub use self::condition::Condition;
 pub use self::confirmation::Confirmation;
 pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
 pub use self::feedback::{
-    FeedbackId, FeedbackKey, FeedbackPlace, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition,
+    FeedbackId, FeedbackKey, FeedbackPlace, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition, StoredEvent,
 };
 pub(crate) use self::handled::STATES_MAX;
 pub use self::handled::{Handled, HandledStep, IncidentState};

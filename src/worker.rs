@@ -33,8 +33,8 @@ use std::time::Duration;
 use self::backlog::Backlog;
 pub use self::environment::{Environment, Reload};
 pub(crate) use self::error::WorkerError;
-use self::feedback::Teacher;
 pub use self::feedback::{FeedbackLog, FeedbackSource};
+use self::feedback::{FeedbackScheduler, Moment};
 pub use self::limits::Limits;
 use self::notices::Notices;
 use self::partitions::Partitions;
@@ -102,7 +102,7 @@ where
     /// `None`: the state is not saved.
     snapshotter: Option<Snapshotter>,
     /// `None`: detection does not learn from feedback.
-    teacher: Option<Teacher>,
+    feedback: Option<FeedbackScheduler>,
     environment: Environment<S>,
 }
 
@@ -142,7 +142,7 @@ where
             faults: Vec::new(),
             warnings: Warnings::default(),
             snapshotter: None,
-            teacher: None,
+            feedback: None,
             environment,
         }
     }
@@ -165,7 +165,7 @@ where
     /// Learns from feedback.
     #[must_use]
     pub fn with_feedback(mut self, source: FeedbackSource) -> Self {
-        self.teacher = Some(Teacher::new(source));
+        self.feedback = Some(FeedbackScheduler::new(source));
         self
     }
 
@@ -287,17 +287,21 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, teacher, .. } = self;
+        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, feedback, .. } = self;
         // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
         let now = environment.clock.now_millis();
         environment.health.beat(now);
         let wait = if room == 0 { Duration::ZERO } else { POLL_WAIT };
+        let moment = Moment { runtime: &environment.runtime, now };
+        if let Some(feedback) = feedback {
+            feedback.begin_poll();
+        }
         let mut take = |messages: &[Message<'_>]| {
             let Some(first) = messages.first() else { return };
-            let is_whole = partitions.is_whole();
+            let coverage = partitions.coverage();
             let owned = partitions.of(first.position, pipeline);
-            if let Some(teacher) = teacher {
-                teacher.prepare(&mut owned.pupil(is_whole), first, pipeline, (&environment.runtime, now));
+            if let Some(feedback) = feedback {
+                feedback.prepare(&mut owned.learning(coverage), first, pipeline, moment);
             }
             if first.replayed {
                 owned.remember(pipeline, messages, discarded);

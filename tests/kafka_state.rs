@@ -435,7 +435,6 @@ fn stopped_member_hands_its_memory_to_another() {
     drop(second);
 }
 
-/// The service without a word about snapshots in its configuration, whose user may not create their topic.
 /// Configures the service as a user whose permissions can be denied. `topics`: the lines about own topics. Returns
 /// the configuration.
 fn configure_guarded(folder: &Path, topic: &str, topics: &str) -> String {
@@ -448,6 +447,7 @@ fn configure_guarded(folder: &Path, topic: &str, topics: &str) -> String {
     config
 }
 
+/// Without the key `state_topic`, the service starts although its user may not create the topic of snapshots.
 #[test]
 fn service_without_permission_for_snapshots_starts() {
     let topic = "state-forbidden";
@@ -586,8 +586,9 @@ fn killed_service_learns_feedback_at_its_place() {
     send(lines);
     let found = ask("SELECT incident_id FROM token_events WHERE event_id = 'curl'");
     let incident = found.lines().nth(1).unwrap_or_else(|| panic!("{found}")).trim_matches('"');
-    let told = output(folder, &["feedback", incident, "benign", "--note", "a test", "--config", "tokenwarden.toml"]);
-    assert!(told.contains("Detection learns from 1 event of 1 subject") && told.contains("  ann, "), "{told}");
+    let arguments = ["feedback", incident, "benign", "--note", "a test", "--yes", "1", "--config", "tokenwarden.toml"];
+    let printed = output(folder, &arguments);
+    assert!(printed.contains("Detection learns from 1 event of 1 subject"), "{printed}");
 
     send(vec![use_of_ann("again-1", 500, "curl/8.5.0", "203.0.113.9")]);
     service.kill();

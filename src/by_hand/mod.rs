@@ -15,5 +15,7 @@ mod text;
 pub(crate) use self::execute::{Ending, Executor, FAILED_PERCENT_MAX, PER_MINUTE, Pace, store_rows};
 pub(crate) use self::journal::{Beside, Job, JobError, JobFile, OpenJob, Origin, open_jobs, unfinished};
 pub(crate) use self::plan::{Effect, Plan, Refused, Request, plan};
-pub(crate) use self::search::{ACCEPTED, Found, Grant, Moment, Scope, SearchError, Subject, Unit, search, unknown};
+pub(crate) use self::search::{
+    ACCEPTED, CHECKED, Found, Grant, Moment, Scope, SearchError, Subject, Unit, search, unknown,
+};
 pub(crate) use self::text::{preview_json, preview_text, results_json, results_text};

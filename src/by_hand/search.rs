@@ -165,6 +165,12 @@ pub(crate) fn unknown(scope: &Scope, why: String) -> Option<Found> {
 /// credential with the ids of others, so that attempts must not choose what is revoked.
 pub(crate) const ACCEPTED: &str = "status != 401 AND NOT (status = 400 AND kind = 'refreshed')";
 
+/// Condition for accepted events whose status shows that the service has checked the credential
+/// ([`crate::event::Event::is_unchecked`]). Anyone can cause the other statuses without a credential.
+pub(crate) const CHECKED: &str = "NOT (status BETWEEN 1 AND 199 OR status >= 500 \
+    OR status IN (400, 407, 408, 413, 414, 421, 425, 429, 431) \
+    OR status = 0 AND position(attrs['unreadable_fields'], 'status: ') > 0)";
+
 /// The query and its bound values. A token belongs to its grant. All accepted events of a grant count, also those that do
 /// not name the subject, so that the user and the last use are known.
 fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {

@@ -1,5 +1,6 @@
 //! `tokenwarden feedback`: the verdict of an analyst on an incident.
 
+mod learning;
 mod records;
 
 use std::fmt::Write as _;
@@ -12,18 +13,19 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use self::learning::{Learning, Rows};
 use self::records::Given;
+use super::delivery;
 use super::explain::{field, store_error};
 use super::failure::Failure;
 use super::record::{Record, Signature};
 use super::sql::failure;
 use super::terminal::to_stdout;
-use super::{delivery, record_log};
 use crate::config::Config;
 use crate::millis::{DAY_MS, rfc3339};
 use crate::number::{counted, hex};
 use crate::policy;
-use crate::port::{Clock, FeedbackRecord, UserMessage, UserMessageKind};
+use crate::port::{Clock, UserMessage, UserMessageKind};
 use crate::sanitize;
 use crate::store::{ClickHouse, Feedback, Reader};
 use crate::telemetry::SystemClock;
@@ -41,6 +43,9 @@ pub(crate) struct Arguments {
     /// Write the draft of a policy exception to this file, too. It has no effect until it is added to a rule file.
     #[arg(long, value_name = "FILE")]
     draft: Option<PathBuf>,
+    /// Learn without asking if the number of events is COUNT. Without a terminal, the command needs it if detection learns.
+    #[arg(long, value_name = "COUNT")]
+    yes: Option<usize>,
     #[command(flatten)]
     record: Record,
 }
@@ -65,16 +70,14 @@ impl From<Verdict> for Judgement {
     }
 }
 
-const INCIDENT: &str = "SELECT tenant_id, app_id, token_id, family_id, rules, signal_shares, reason FROM incidents_latest \
-                        WHERE incident_id = ?";
+const INCIDENT: &str = "SELECT tenant_id, app_id, token_id, family_id, rules, signal_shares, reason, event_id \
+                        FROM incidents_latest WHERE incident_id = ?";
 /// Users of the grants and tokens of an incident that tokenwarden has revoked because of it.
 const REVOKED: &str = "SELECT DISTINCT incident_id, tenant_id, user_id FROM incidents \
                        WHERE incident_id = ? AND if(family_id = '', token_id, family_id) GLOBAL IN \
                            (SELECT target FROM actions WHERE incident_id = ? AND outcome = 'done' \
                             AND kind IN ('revoke_token', 'revoke_family')) \
                        ORDER BY tenant_id, user_id LIMIT 100";
-/// Maximum number of events that are printed.
-const LISTED_MAX: usize = 20;
 /// Validity of a drafted exception.
 const DRAFT_DAYS: i64 = 30;
 
@@ -88,89 +91,71 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let now = SystemClock.now_millis();
     let runtime = super::setup::start_runtime()?;
-    let (incident, messages, events) = runtime.block_on(async {
+    let Found { incident, revoked, rows } = runtime.block_on(async {
         let reader = Reader::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
-        let found = reader.rows(INCIDENT, &[&arguments.incident]).await;
-        let revoked = match arguments.verdict {
-            Verdict::False if config.notify_users.is_some() => {
-                reader.rows(REVOKED, &[&*arguments.incident, &*arguments.incident]).await
-            }
-            _ => Ok(Vec::new()),
-        };
-        let events = if config.feedback.is_some() {
-            reader.rows(records::EVENTS, &[&arguments.incident]).await
-        } else {
-            Ok(Vec::new())
-        };
+        let found = find(&reader, &config, arguments).await;
         reader.close().await;
-        let events = events.map_err(|error| store_error(&error))?;
-        let revoked = revoked.map_err(|error| store_error(&error))?;
-        let found = found.map_err(|error| store_error(&error))?.into_iter().next();
-        let incident =
-            found.ok_or_else(|| Failure::Usage(format!("the store has no incident {}", arguments.incident)))?;
-        let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
-        let (incident_id, by, note) = (arguments.incident.clone(), by.clone(), note.clone());
-        let given = store.give(&Feedback { incident_id, given_at: now, by, judgement, note }).await;
-        store.close().await;
-        given.map_err(|error| store_error(&error))?;
-        Ok::<_, Failure>((incident, revoked.iter().filter_map(|row| message(row, now)).collect::<Vec<_>>(), events))
+        found
     })?;
-    let mut text = format!("{}: {} by {by}\n", arguments.incident, judgement.as_str());
+    let messages: Vec<_> = revoked.iter().filter_map(|row| message(row, now)).collect();
     let given = IncidentId::parse(&arguments.incident).map(|incident| Given { incident, judgement, by: &by, at: now });
-    let records = given.map_or_else(Vec::new, |given| records::of(&events, &given));
-    text.push_str(&taught(&config, &records));
+    let learning = Learning::of(rows.as_ref(), given.as_ref());
+    learning.confirm(&arguments.incident, arguments.yes)?;
+    let mut text = format!("{}: {} by {by}\n", arguments.incident, judgement.as_str());
+    let mut exception = None;
     if judgement != Judgement::True {
         let reason =
             if note.is_empty() { arguments.incident.clone() } else { format!("{}: {note}", arguments.incident) };
-        let Draft { place, exception } = draft(&incident, &by, &reason, now);
-        if let Some(path) = &arguments.draft {
-            write_draft(path, &exception)?;
-        }
+        exception = Some(draft(&incident, &by, &reason, now));
+    }
+    let appended = runtime.block_on(async {
+        let store = ClickHouse::open(&settings).await.map_err(|error| failure(&error, Failure::Configuration))?;
+        let incident_id = arguments.incident.clone();
+        let given = store.give(&Feedback { incident_id, given_at: now, by, judgement, note }).await;
+        store.close().await;
+        given.map_err(|error| store_error(&error))?;
+        Ok::<_, Failure>(learning.append(&config).await)
+    })?;
+    text.extend(appended.as_deref().ok());
+    if let Some(Draft { place, exception }) = &exception {
         // Writing to a `String` cannot fail.
         let _ = write!(text, "{place}\n{exception}");
     }
-    let appended = runtime.block_on(append(&config, records))?;
-    to_stdout(&sanitize::lines(&text))?;
-    appended?;
-    if messages.is_empty() { Ok(()) } else { runtime.block_on(inform_users(&config, &messages)) }
+    // A failure of one step does not prevent the others.
+    let printed = to_stdout(&sanitize::lines(&text));
+    let informed = if messages.is_empty() { Ok(()) } else { runtime.block_on(inform_users(&config, &messages)) };
+    let written = match (&arguments.draft, &exception) {
+        (Some(path), Some(draft)) => write_draft(path, &draft.exception),
+        _ => Ok(()),
+    };
+    appended.and(printed).and(informed).and(written)
 }
 
-/// Whether detection learns from the records, and from which events.
-fn taught(config: &Config, records: &[FeedbackRecord]) -> String {
-    if config.feedback.is_none() {
-        return "Detection does not learn from this, because the configuration has no [feedback].\n".to_owned();
-    }
-    if records.is_empty() {
-        let missing = "Detection does not learn from this, because the store has no use of a token in the incident.\n";
-        return missing.to_owned();
-    }
-    let events: Vec<_> = records.iter().flat_map(records::listed).collect();
-    let (count, subjects) = (counted(events.len() as u64, "event"), counted(records.len() as u64, "subject"));
-    let mut text = format!("Detection learns from {count} of {subjects}, before their next event:\n");
-    for event in events.iter().take(LISTED_MAX) {
-        let _ = writeln!(text, "  {}", sanitize::line(event));
-    }
-    if let Some(more) = events.len().checked_sub(LISTED_MAX).filter(|more| *more > 0) {
-        let _ = writeln!(text, "  and {more} more");
-    }
-    text
+/// Rows of the store about an incident.
+struct Found {
+    incident: Value,
+    /// Rows of [`REVOKED`].
+    revoked: Vec<Value>,
+    /// `None`: the configuration has no [feedback].
+    rows: Option<Rows>,
 }
 
-/// Appends the records to the log. The inner error is that of a record: the row of the feedback is stored already.
-async fn append(config: &Config, records: Vec<FeedbackRecord>) -> Result<Result<(), Failure>, Failure> {
-    if records.is_empty() {
-        return Ok(Ok(()));
-    }
-    let log = record_log::open::<FeedbackRecord>(config)?;
-    for record in records {
-        if let Err(reason) = log.append(record).await {
-            let problem = format!(
-                "the feedback is stored, but detection does not learn from all of it: {reason}. Run the command again"
-            );
-            return Ok(Err(Failure::Unavailable(problem)));
+async fn find(reader: &Reader, config: &Config, arguments: &Arguments) -> Result<Found, Failure> {
+    let id = &*arguments.incident;
+    let found = reader.rows(INCIDENT, &[id]).await.map_err(|error| store_error(&error))?;
+    let incident = found.into_iter().next();
+    let incident = incident.ok_or_else(|| Failure::Usage(format!("the store has no incident {id}")))?;
+    let revoked = match arguments.verdict {
+        Verdict::False if config.notify_users.is_some() => {
+            reader.rows(REVOKED, &[id, id]).await.map_err(|error| store_error(&error))?
         }
-    }
-    Ok(Ok(()))
+        _ => Vec::new(),
+    };
+    let rows = match config.feedback {
+        Some(_) => Some(Rows::read(reader, config, id, &incident).await?),
+        None => None,
+    };
+    Ok(Found { incident, revoked, rows })
 }
 
 /// Writes a new file.

@@ -108,7 +108,7 @@ fn serve(
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
-    let feedback = follow_feedback(config, runtime, (&clock, &health))?;
+    let feedback = follow_feedback(config, runtime, &clock, &health)?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
     let tasks = delivery.tasks(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
@@ -280,7 +280,8 @@ fn open_if_permitted(kafka: &KafkaSettings, health: &Health) -> Result<Option<St
 fn follow_feedback(
     config: &Config,
     runtime: &tokio::runtime::Runtime,
-    (clock, health): (&Arc<dyn Clock>, &Arc<Health>),
+    clock: &Arc<dyn Clock>,
+    health: &Arc<Health>,
 ) -> Result<Option<FeedbackSource>, Failure> {
     if config.feedback.is_none() {
         return Ok(None);

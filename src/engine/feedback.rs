@@ -1,4 +1,4 @@
-//! Learns what people have found out about incidents (`docs/decisions/0046-learning-from-feedback.md`).
+//! Learns the verdicts of people on incidents (`docs/decisions/0046-learning-from-feedback.md`).
 
 use super::occurrence::baseline_key;
 use super::state::State;
@@ -7,7 +7,7 @@ use crate::enrichment::EnrichedEvent;
 use crate::event::Kind;
 use crate::memory::baseline::RouteCall;
 use crate::memory::thieves::is_own;
-use crate::memory::{Baseline, Feature, Holder, Memory, Nats, NetLevel, Review, Sighting, Thieves, User};
+use crate::memory::{Baseline, Feature, Holder, Memory, Nats, NetLevel, Review, Sighting, User};
 use crate::millis::{DAY_MS, MINUTE_MS};
 use crate::place::NetworkClass;
 use crate::verdict::{IncidentId, Judgement};
@@ -34,7 +34,28 @@ pub struct Feedback<'a> {
     pub since: i64,
     pub until: i64,
     /// One event of each place, client and route.
-    pub events: Vec<EnrichedEvent<'a>>,
+    pub events: Vec<FeedbackEvent<'a>>,
+    /// After `true`, the indexes of the events whose network and client family are a thief's, as [`find_thieves`] found
+    /// them when the place of the feedback was written. `None`: they are found when the feedback is learnt.
+    pub thieves: Option<Vec<u32>>,
+}
+
+/// An event of feedback.
+#[derive(Clone, Debug)]
+pub struct FeedbackEvent<'a> {
+    /// Index in the record, which may have events that cannot be read.
+    pub index: u32,
+    pub event: EnrichedEvent<'a>,
+}
+
+impl FeedbackEvent<'_> {
+    /// The values to learn. `None` if nothing is learnt: requests whose credential was not accepted, or perhaps not
+    /// checked, can be sent without it.
+    fn sighting(&self, newest: i64) -> Option<Sighting> {
+        let event = &self.event.event;
+        let is_accepted = !event.is_attempt() && !event.is_unchecked();
+        Sighting::of(&self.event, event.timestamp.millis().min(newest)).filter(|_| is_accepted)
+    }
 }
 
 /// Whether a state has learnt the feedback.
@@ -45,30 +66,68 @@ pub enum Learnt {
     Before,
 }
 
+/// Times of the first and the last event of feedback, milliseconds since the epoch.
+#[derive(Clone, Copy)]
+struct Span {
+    since: i64,
+    until: i64,
+}
+
+impl Span {
+    /// A time after `newest`, or long before the other events, came from a wrong clock.
+    fn of(feedback: &Feedback<'_>, newest: i64) -> Self {
+        let until = feedback.until.min(newest);
+        Self { since: feedback.since.clamp(until.saturating_sub(INCIDENT_MS_MAX), until), until }
+    }
+}
+
 /// Learns feedback, with its place in the order of the events. The same feedback at the same place gives the same state.
 ///
 /// After `benign` and `false`, places, clients and routes of its events are known as the owner's, and the incident is
 /// closed. After `true`, they are not the owner's, and uses of the same user, network and client are evidence of theft.
 pub fn learn_feedback(state: &mut State, feedback: &Feedback<'_>) -> Learnt {
+    // Found before anything is learnt, because learning removes values.
+    let found = if feedback.thieves.is_none() { find_thieves(state, feedback) } else { Vec::new() };
     if state.feedback.insert(feedback.id, ()) {
         return Learnt::Before;
     }
     state.counters.feedback += 1;
-    // A time in the future, or long before the other events, came from a wrong clock.
     let newest = state.clock.newest().unwrap_or(i64::MAX);
-    let until = feedback.until.min(newest);
-    let since = feedback.since.clamp(until.saturating_sub(INCIDENT_MS_MAX), until);
-    for event in feedback.events.iter().filter(|event| !event.event.is_attempt()) {
-        let Some(sighting) = Sighting::of(event, event.event.timestamp.millis().min(newest)) else { continue };
+    let span = Span::of(feedback, newest);
+    let thieves = feedback.thieves.as_ref().unwrap_or(&found);
+    for reviewed in &feedback.events {
+        let (memory, event) = (&mut state.memory, &reviewed.event);
+        let Some(sighting) = reviewed.sighting(newest) else { continue };
         match feedback.judgement {
-            Judgement::Benign | Judgement::False => learn_owner(&mut state.memory, event, &sighting, until),
-            Judgement::True => learn_thief(&mut state.memory, event, &sighting, (since, until)),
+            Judgement::Benign | Judgement::False => learn_owner(memory, event, &sighting, span.until),
+            Judgement::True => {
+                forget_thief(memory, event, &sighting, span.since);
+                if thieves.contains(&reviewed.index) {
+                    mark_thief(memory, event, &sighting, span.until);
+                }
+            }
         }
     }
     if feedback.judgement != Judgement::True {
         state.incidents.close(feedback.incident);
     }
     Learnt::Now
+}
+
+/// Indexes of the events whose network and client family are a thief's, after feedback `true`. Without the baseline, none
+/// is found: the owner may have used them.
+#[must_use]
+pub fn find_thieves(state: &State, feedback: &Feedback<'_>) -> Vec<u32> {
+    if feedback.judgement != Judgement::True {
+        return Vec::new();
+    }
+    let newest = state.clock.newest().unwrap_or(i64::MAX);
+    let span = Span::of(feedback, newest);
+    let is_thief = |reviewed: &&FeedbackEvent<'_>| {
+        let sighting = reviewed.sighting(newest).filter(Sighting::has_place);
+        sighting.is_some_and(|sighting| is_thief(&state.memory, &reviewed.event, &sighting, span.since))
+    };
+    feedback.events.iter().filter(is_thief).map(|reviewed| reviewed.index).collect()
 }
 
 /// Learns that an event was the owner's. `until`: time of the last event of the feedback, milliseconds since the epoch.
@@ -98,7 +157,7 @@ fn learn_owner(memory: &mut Memory, event: &EnrichedEvent<'_>, sighting: &Sighti
     }
     let holders = baseline.holders.iter_mut();
     for holder in holders.filter(|holder| holder.network == pair.network && holder.family == pair.family) {
-        acquit(holder, until);
+        clear_evidence(holder, until);
     }
     let open: Vec<_> = baseline.visits_of(sighting.visit, baseline.last_at).collect();
     for number in open {
@@ -139,7 +198,7 @@ fn learn_route(baseline: &mut Baseline, (route, area): (u32, u32), minute: u32) 
 
 /// Removes the evidence against a holder. If it was used after `until`, the evidence of its calls stays: the feedback is
 /// not about the later calls.
-fn acquit(holder: &mut Holder, until: i64) {
+fn clear_evidence(holder: &mut Holder, until: i64) {
     let before = *holder;
     holder.confirm();
     holder.level = NetLevel::KnownAddress;
@@ -155,26 +214,45 @@ fn acquit(holder: &mut Holder, until: i64) {
     }
 }
 
-/// Learns that an event was a thief's, and removes what was learnt from it. `since` and `until`: times of the first and the
-/// last event of the feedback, milliseconds since the epoch.
-fn learn_thief(memory: &mut Memory, event: &EnrichedEvent<'_>, sighting: &Sighting, (since, until): (i64, i64)) {
+/// Whether the network and the client family of an event are a thief's. `since`: time of the first event of the feedback,
+/// milliseconds since the epoch.
+fn is_thief(memory: &Memory, event: &EnrichedEvent<'_>, sighting: &Sighting, since: i64) -> bool {
     let key = baseline_key(&event.keys, memory);
-    let user = event.keys.user.unwrap_or(key);
-    let Memory { baselines, others, thieves, .. } = memory;
-    let pair = Holder::born(sighting.network, sighting.family, sighting.at, NetLevel::NewNetwork);
-    let minute = (until / MINUTE_MS) as u32;
-    let Some(baseline) = baselines.get_mut(key) else {
-        if sighting.has_place() {
-            thieves.insert(user, &pair, minute);
+    let Some(index) = memory.baselines.find(key) else { return false };
+    let baseline = memory.baselines.get(index);
+    let Unusual { network, client } = unusual_for_owner(baseline, sighting, since);
+    (network || client) && !is_users(&memory.users.known(event.keys.user.unwrap_or(key)), baseline, sighting)
+}
+
+/// Whether other tokens of the user had the network before this one, and any had the client family. In doubt, they are the
+/// user's: every use with them would be an alert.
+fn is_users(user: &User, baseline: &Baseline, sighting: &Sighting) -> bool {
+    let had_network = baseline.find_holder(sighting.network, sighting.family).is_none_or(|index| {
+        let holder = &baseline.holders[index];
+        match holder.level {
+            // Earlier feedback has made it the owner's. The last feedback counts.
+            _ if holder.review == Review::Owner => false,
+            NetLevel::NewNetwork => false,
+            // The user may have had the network in another country. The three values are learnt together.
+            NetLevel::NewCountry => !user.has_country(sighting.country),
+            NetLevel::KnownAddress | NetLevel::KnownPrefix | NetLevel::KnownNetwork | NetLevel::UsersNetwork => true,
         }
-        return;
-    };
-    let (place, client) = strange(baseline, &pair, since);
-    for (features, is_strange) in [(OF_PLACE, place), (OF_CLIENT, client)] {
+    });
+    had_network && user.has_network(sighting.network) && user.has_family(sighting.family)
+}
+
+/// Removes what the baseline has learnt from an event of a thief. `since`: time of the first event of the feedback,
+/// milliseconds since the epoch.
+fn forget_thief(memory: &mut Memory, event: &EnrichedEvent<'_>, sighting: &Sighting, since: i64) {
+    let key = baseline_key(&event.keys, memory);
+    let Memory { baselines, others, .. } = memory;
+    let Some(baseline) = baselines.get_mut(key) else { return };
+    let unusual = unusual_for_owner(baseline, sighting, since);
+    for (features, is_unusual) in [(OF_PLACE, unusual.network), (OF_CLIENT, unusual.client)] {
         for feature in features {
             let key = value(feature, sighting);
             // The owner may be in the same country.
-            let is_thiefs = is_strange && feature != Feature::Country;
+            let is_thiefs = is_unusual && feature != Feature::Country;
             if is_thiefs || !is_own(&baseline.seen, feature, key) {
                 baseline.seen.forget(feature, key);
             }
@@ -186,36 +264,46 @@ fn learn_thief(memory: &mut Memory, event: &EnrichedEvent<'_>, sighting: &Sighti
             baseline.seen.forget(feature, key);
         }
     }
-    if sighting.has_place() && (place || client) {
-        accuse(thieves, user, baseline, &pair, minute);
-    }
 }
 
-fn accuse(thieves: &mut Thieves, user: u64, baseline: &mut Baseline, pair: &Holder, minute: u32) {
-    thieves.insert(user, pair, minute);
+/// Stores the user with the network and client family of a thief. `until`: time of the last event of the feedback,
+/// milliseconds since the epoch.
+fn mark_thief(memory: &mut Memory, event: &EnrichedEvent<'_>, sighting: &Sighting, until: i64) {
+    let key = baseline_key(&event.keys, memory);
+    let pair = Holder::born(sighting.network, sighting.family, sighting.at, NetLevel::NewNetwork);
+    memory.thieves.insert(event.keys.user.unwrap_or(key), &pair, (until / MINUTE_MS) as u32);
+    let Some(baseline) = memory.baselines.get_mut(key) else { return };
     let holders = baseline.holders.iter_mut();
     for holder in holders.filter(|holder| holder.network == pair.network && holder.family == pair.family) {
         holder.review = Review::Thief;
     }
 }
 
-/// Whether the network, and whether the client family, of a thief are not the owner's. They are the owner's if another
+/// Which values of an event are not the owner's.
+struct Unusual {
+    network: bool,
+    client: bool,
+}
+
+/// Whether the network, and whether the client family, of an event are not the owner's. They are the owner's if another
 /// holder had them a day before the theft, if this one did and they have the weight of two visits, or if they have the
 /// weight of eight.
-fn strange(baseline: &Baseline, pair: &Holder, since: i64) -> (bool, bool) {
+fn unusual_for_owner(baseline: &Baseline, sighting: &Sighting, since: i64) -> Unusual {
+    let &Sighting { network, family, .. } = sighting;
     let is_older = |holder: &Holder| i64::from(holder.born) * MINUTE_MS < since - DAY_MS;
-    let holder = baseline.find_holder(pair.network, pair.family).map(|index| &baseline.holders[index]);
+    let holder = baseline.find_holder(network, family).map(|index| &baseline.holders[index]);
     let is_young = holder.is_some_and(|holder| !is_older(holder));
-    let of_others = |is_same: fn(&Holder, &Holder) -> bool| {
-        let differs = |other: &Holder| other.network != pair.network || other.family != pair.family;
-        baseline.holders.iter().any(|other| differs(other) && is_older(other) && is_same(other, pair))
+    let of_others = |is_same: &dyn Fn(&Holder) -> bool| {
+        let differs = |other: &Holder| other.network != network || other.family != family;
+        baseline.holders.iter().any(|other| differs(other) && is_older(other) && is_same(other))
     };
-    let is_strange = |feature, key| {
+    let is_unusual = |feature, key| {
         is_young && baseline.seen.count(feature, key) < OFTEN_VISITS || !is_own(&baseline.seen, feature, key)
     };
-    let place = is_strange(Feature::Network, pair.network) && !of_others(|one, other| one.network == other.network);
-    let client = is_strange(Feature::Family, pair.family) && !of_others(|one, other| one.family == other.family);
-    (place, client)
+    Unusual {
+        network: is_unusual(Feature::Network, network) && !of_others(&|other| other.network == network),
+        client: is_unusual(Feature::Family, family) && !of_others(&|other| other.family == family),
+    }
 }
 
 /// Key of a feature of a visit. 0: unknown.

@@ -56,7 +56,7 @@ pub(crate) fn score(
         review(thieves, observation.user, baseline, lesson);
     }
     if lesson.holder.review == Review::Thief {
-        net::accuse(&mut lesson.holder);
+        net::set_thief_evidence(&mut lesson.holder);
     }
     let case = Case {
         observation,

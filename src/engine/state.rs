@@ -1,5 +1,7 @@
 //! The state of one partition.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
@@ -100,10 +102,10 @@ impl State {
         self.scored_at
     }
 
-    /// Key of the last event that was scored: of its id and content. 0: none was.
+    /// Key of the last event that was scored: of its id and content. `None`: none was.
     #[must_use]
-    pub(crate) const fn last_event(&self) -> u64 {
-        self.last_event
+    pub(crate) const fn last_event(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.last_event)
     }
 
     /// Whether the feedback with this id was learnt.

@@ -59,7 +59,7 @@ pub(crate) struct Evidence {
     pub(crate) bytes: Nats,
 }
 
-/// What a person has found out about a holder.
+/// The verdict of a person, or of a `confirmed` event, on a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Review {
     Unknown,

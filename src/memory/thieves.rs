@@ -1,4 +1,4 @@
-//! Networks and client families from which a person has found a user's tokens to be stolen.
+//! Networks and client families of thieves of a user's tokens, by feedback `true`.
 
 use serde::{Deserialize, Serialize};
 

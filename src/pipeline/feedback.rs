@@ -1,5 +1,6 @@
 //! Feedback that a partition learns at its place among the messages.
 
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::checkpoint::Position;
@@ -19,7 +20,7 @@ pub(crate) enum Start {
     /// Before the message at this position, or a later one.
     Before(Position),
     /// After the event with this key.
-    After(u64),
+    After(NonZeroU64),
     /// After the first event at this time or later, milliseconds since the epoch.
     AfterTime(i64),
 }
@@ -72,8 +73,12 @@ impl Start {
 }
 
 /// Index of the state of the subject.
-fn state_of(feedback: &Feedback<'_>, states: usize) -> usize {
-    if states == 1 { 0 } else { feedback.events.first().map_or(0, |event| event.event.partition_among(states)) }
+pub(super) fn state_of(feedback: &Feedback<'_>, states: usize) -> usize {
+    if states == 1 {
+        0
+    } else {
+        feedback.events.first().map_or(0, |reviewed| reviewed.event.event.partition_among(states))
+    }
 }
 
 fn is_due(scheduled: &Scheduled, states: &[State], next: &Position) -> bool {
@@ -82,7 +87,7 @@ fn is_due(scheduled: &Scheduled, states: &[State], next: &Position) -> bool {
             let is_other = start.topic != next.topic || start.topic_id.is_other_than(next.topic_id);
             is_other || next.offset >= start.offset
         }
-        Start::After(event) => states.iter().any(|state| state.last_event() == *event),
+        Start::After(event) => states.iter().any(|state| state.last_event() == Some(*event)),
         Start::AfterTime(at) => {
             states.get(state_of(&scheduled.feedback, states.len())).is_some_and(|state| state.scored_at() >= *at)
         }

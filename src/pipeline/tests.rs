@@ -8,7 +8,7 @@ use crate::engine::failpoint::{self, Failpoint};
 use crate::format::Format;
 use crate::millis::MINUTE_MS;
 use crate::place::{Network, Place};
-use crate::port::{ActionRow, EventRow, GeoLookup, SourcePartition};
+use crate::port::{ActionRow, EventRow, GeoLookup, SourcePartition, StoredEvent};
 use crate::verdict::{Incident, IncidentId, Judgement};
 
 /// Finds no place, and panics at one address.
@@ -227,7 +227,8 @@ fn results_do_not_depend_on_group_size() {
 /// Feedback about the first user.
 fn given(lines: &[String]) -> GivenFeedback {
     let source = SourcePartition { topic: "events".to_owned(), partition: 0 };
-    let events = vec![serde_json::from_str(&lines[35]).expect("JSON")];
+    let event: serde_json::Value = serde_json::from_str(&lines[35]).expect("JSON");
+    let events = vec![StoredEvent::new(&event).expect("JSON")];
     let (since, until) = (0, 1_800_000_000_000);
     let judgement = Judgement::Benign;
     GivenFeedback { incident: IncidentId(1), judgement, by: "ana".to_owned(), at: 0, source, since, until, events }
@@ -259,7 +260,7 @@ fn feedback_is_learnt_at_the_same_place_again() {
     let place = 200;
     let mut pipeline = pipeline();
     let scheduled = |pipeline: &mut Pipeline, start| {
-        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines));
+        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines), None);
         assert_eq!(feedback.events.len(), 1);
         Scheduled { feedback, start, given_at: 0 }
     };
@@ -292,7 +293,7 @@ fn feedback_is_learnt_at_the_same_place_again() {
 
     let mut until_place = pipeline.partition(Format::Native);
     process(&mut pipeline, &mut until_place, &lines, (0, place), 0);
-    let after = Start::After(until_place.last_event());
+    let after = Start::After(until_place.last_event().expect("an event"));
     let mut replayed = pipeline.partition(Format::Native);
     replayed.schedule(scheduled(&mut pipeline, after));
     process(&mut pipeline, &mut replayed, &lines, (0, lines.len()), 5_000);
@@ -305,7 +306,7 @@ fn feedback_of_the_past_is_learnt_by_its_time() {
     let mut pipeline = pipeline();
     let mut learnt_before = |at: i64| {
         let mut partition = pipeline.partition(Format::Native);
-        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines));
+        let feedback = pipeline.feedback(FeedbackId(7), &given(&lines), None);
         partition.schedule(Scheduled { feedback, start: Start::AfterTime(at), given_at: at });
         (0..lines.len()).find(|place| {
             process(&mut pipeline, &mut partition, &lines, (*place, place + 1), 0);

@@ -1,11 +1,13 @@
 //! Feedback to incidents as records of a log, from which every member learns.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::record_log::LogRecord;
+use crate::checkpoint::TopicId;
 use crate::millis::DAY_MS;
 use crate::verdict::{IncidentId, Judgement};
 
@@ -70,7 +72,29 @@ pub struct GivenFeedback {
     pub since: i64,
     pub until: i64,
     /// Native events: one of each place, client and route.
-    pub events: Vec<Value>,
+    pub events: Vec<StoredEvent>,
+}
+
+/// A native event in JSON. It is decoded only by the member that learns from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoredEvent(Box<RawValue>);
+
+impl StoredEvent {
+    /// The error is that of the JSON.
+    pub fn new(event: &impl Serialize) -> serde_json::Result<Self> {
+        serde_json::value::to_raw_value(event).map(Self)
+    }
+
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for StoredEvent {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
 }
 
 /// Place in the order of events of a partition.
@@ -78,11 +102,14 @@ pub struct GivenFeedback {
 pub struct FeedbackPlace {
     /// The feedback is learnt before the message at this offset.
     pub offset: i64,
-    /// Kafka's id of the topic; empty if it is not known.
-    #[serde(default)]
-    pub topic_id: String,
-    /// Key of the last event before it; 0: none. For replays, whose messages have other offsets.
-    pub after: u64,
+    /// `None`: the source has no ids of topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_id: Option<TopicId>,
+    /// Key of the last event before it, for replays, whose messages have other offsets. `None`: it is before all events.
+    pub after: Option<NonZeroU64>,
+    /// After `true`, the indexes of the events whose network and client family are a thief's. They are found when the
+    /// first place is written: a state that is rebuilt may lack the owner's history.
+    pub thieves: Vec<u32>,
     /// Milliseconds since the epoch, wall clock.
     pub at: i64,
 }
@@ -129,7 +156,7 @@ mod tests {
             source: source.clone(),
             since: 1,
             until: 4,
-            events: vec![json!({"user_id": "a\u{202e}\n\"'; DROP"})],
+            events: vec![StoredEvent::new(&json!({"user_id": "a\u{202e}\n\"'; DROP"})).expect("JSON")],
         };
         let key =
             FeedbackKey { feedback: FeedbackId(u64::MAX), subject: "acme/a\u{202e}\n".to_owned(), partition: None };
@@ -139,10 +166,13 @@ mod tests {
         assert!(record.is_kept(4 + KEPT_MS) && !record.is_kept(5 + KEPT_MS));
         let newer = line.replace("\"by\"", "\"scope\":1,\"by\"");
         assert!(serde_json::from_str::<FeedbackRecord>(&newer).is_err(), "{newer}");
-        let place = FeedbackPlace { offset: 7, topic_id: String::new(), after: u64::MAX, at: 5 };
         let key = FeedbackKey { partition: Some(source), ..key };
-        let placed = FeedbackRecord { key, state: FeedbackState::Placed(place) };
-        let line = serde_json::to_string(&placed).expect("JSON");
-        assert_eq!(serde_json::from_str::<FeedbackRecord>(&line).expect("a record"), placed);
+        for topic_id in [None, Some(TopicId([7; 16]))] {
+            let place =
+                FeedbackPlace { offset: 7, topic_id, after: NonZeroU64::new(u64::MAX), thieves: vec![1], at: 5 };
+            let placed = FeedbackRecord { key: key.clone(), state: FeedbackState::Placed(place) };
+            let line = serde_json::to_string(&placed).expect("JSON");
+            assert_eq!(serde_json::from_str::<FeedbackRecord>(&line).expect("a record"), placed);
+        }
     }
 }

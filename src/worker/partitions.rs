@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::feedback::{Pupil, Unplaced};
+use super::feedback::{Coverage, LearningPartition, Unplaced};
 use super::part::{Lent, Ownership, Part};
 use super::restore::{RestoredPartition, RestoredStates};
 use crate::checkpoint::{Checkpoint, Position};
@@ -103,9 +103,11 @@ impl<R: SavedRows> Partitions<R> {
         Ok(())
     }
 
-    /// Whether the source has no partitions.
-    pub(super) const fn is_whole(&self) -> bool {
-        !matches!(self.spread, Spread::ByPartition(_))
+    pub(super) const fn coverage(&self) -> Coverage {
+        match &self.spread {
+            Spread::Whole(_) | Spread::BySubject(..) => Coverage::Whole,
+            Spread::ByPartition(_) => Coverage::OnePartition,
+        }
     }
 
     pub(super) fn restore_from(&mut self, restored: Arc<RestoredStates>) {
@@ -308,8 +310,8 @@ impl<R: SavedRows> Owned<R> {
     }
 
     /// The partition, to learn feedback.
-    pub(super) const fn pupil(&mut self, is_whole: bool) -> Pupil<'_> {
-        Pupil { partition: &mut self.partition, unplaced: &mut self.unplaced, is_whole }
+    pub(super) const fn learning(&mut self, coverage: Coverage) -> LearningPartition<'_> {
+        LearningPartition { partition: &mut self.partition, unplaced: &mut self.unplaced, coverage }
     }
 
     /// Notes the time of the first event, after the messages of one group.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::error::WorkerError;
+use super::feedback::Coverage;
 use super::part::Ownership;
 use super::partitions::{Owned, Partitions};
 use super::restore::{Refusal, usable};
@@ -118,7 +119,7 @@ impl Snapshotter {
         pipeline: &Pipeline,
         source: &mut dyn Source,
     ) -> Result<(), WorkerError> {
-        if !partitions.is_whole() {
+        if partitions.coverage() != Coverage::Whole {
             return Ok(());
         }
         let began = self.clock.now_millis();

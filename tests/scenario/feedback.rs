@@ -4,7 +4,7 @@ use tokenwarden::engine::Learnt;
 use tokenwarden::verdict::Judgement::{Benign, False, True};
 use tokenwarden::verdict::{IncidentId, Judgement, Outcome, RuleId, Verdict};
 
-use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, Taught, address, fired};
+use super::scenario::{DAY, Event, HOUR, MINUTE, SECOND, Scenario, TestFeedback, address, fired};
 
 /// Calls of unusual routes with a library as client, within four minutes. Returns their messages and outcomes.
 fn burst(scenario: &mut Scenario, owner: &Event, from: &str, agent: &str, area: &str) -> (Vec<String>, Vec<Outcome>) {
@@ -48,7 +48,7 @@ fn reviewed(judgement: Option<Judgement>) -> (Scenario, Event, Vec<String>) {
     let (lines, outcomes) = burst(&mut scenario, &ana, address::LEIPZIG_HOST, LIBRARY, "backup");
     assert!(gravest(&outcomes) >= Verdict::Alert, "{outcomes:#?}");
     if let Some(judgement) = judgement {
-        let learnt = scenario.learn(&Taught { id: 1, incident: incident(&outcomes), judgement, lines: &lines });
+        let learnt = scenario.learn(&TestFeedback { id: 1, incident: incident(&outcomes), judgement, lines: &lines });
         assert_eq!(learnt, Learnt::Now);
     }
     own_week(&mut scenario, &ana);
@@ -81,7 +81,7 @@ fn benign_feedback_closes_the_incident_at_once() {
     let ana = scenario.office_worker("ana", 30);
     let (lines, outcomes) = burst(&mut scenario, &ana, address::LEIPZIG_HOST, LIBRARY, "backup");
     let first = incident(&outcomes);
-    scenario.learn(&Taught { id: 1, incident: first, judgement: Benign, lines: &lines });
+    scenario.learn(&TestFeedback { id: 1, incident: first, judgement: Benign, lines: &lines });
     scenario.wait(MINUTE);
     let (_, again) = burst(&mut scenario, &ana, address::LEIPZIG_HOST, LIBRARY, "backup");
     assert!(gravest(&again) < Verdict::Alert, "{again:#?}");
@@ -96,8 +96,8 @@ fn benign_feedback_does_not_cover_later_calls() {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
         let (lines, outcomes) = burst(&mut scenario, &ana, address::LEIPZIG_HOST, LIBRARY, "admin/secrets");
-        let taught = Taught { id: 1, incident: incident(&outcomes), judgement: Benign, lines: &lines[..reviewed] };
-        scenario.learn(&taught);
+        let given = TestFeedback { id: 1, incident: incident(&outcomes), judgement: Benign, lines: &lines[..reviewed] };
+        scenario.learn(&given);
         scenario.wait(20 * SECOND);
         let call = ana.from(address::LEIPZIG_HOST).agent(LIBRARY).set("endpoint", "/v1/admin/secrets/1");
         scenario.see(&call).log_odds
@@ -113,7 +113,7 @@ fn slow_month(judgement: Option<Judgement>) -> (Scenario, Event, Vec<Outcome>) {
     let (lines, outcomes) = burst(&mut scenario, &ana, address::SYDNEY, LIBRARY, "admin/secrets");
     assert!(gravest(&outcomes) >= Verdict::Alert, "{outcomes:#?}");
     if let Some(judgement) = judgement {
-        scenario.learn(&Taught { id: 1, incident: incident(&outcomes), judgement, lines: &lines });
+        scenario.learn(&TestFeedback { id: 1, incident: incident(&outcomes), judgement, lines: &lines });
     }
     let mut later = Vec::new();
     for _ in 0..25 {
@@ -159,11 +159,11 @@ fn thief_of_true_feedback_stays_a_thief() {
 
 /// A theft from the network and with the client of the owner. The owner's uses do not become those of a thief.
 #[test]
-fn true_feedback_does_not_accuse_the_owners_place() {
+fn true_feedback_spares_the_owners_place() {
     let mut scenario = Scenario::in_town();
     let ana = scenario.office_worker("ana", 30);
     let line = scenario.send(&ana);
-    scenario.learn(&Taught { id: 1, incident: IncidentId(1), judgement: True, lines: &[line] });
+    scenario.learn(&TestFeedback { id: 1, incident: IncidentId(1), judgement: True, lines: &[line] });
     own_week(&mut scenario, &ana);
 }
 
@@ -174,24 +174,71 @@ fn later_feedback_replaces_earlier_feedback() {
     assert!(gravest(&again) >= Verdict::Alert);
     scenario.wait(DAY);
     let incident = incident(&again);
-    scenario.learn(&Taught { id: 2, incident, judgement: False, lines: &lines });
+    scenario.learn(&TestFeedback { id: 2, incident, judgement: False, lines: &lines });
     scenario.wait(DAY);
     let (_, again) = burst(&mut scenario, &ana, address::LEIPZIG_HOST, LIBRARY, "backup");
     assert!(gravest(&again) < Verdict::Alert, "{again:#?}");
-    let taught = Taught { id: 1, incident, judgement: True, lines: &lines };
+    let given = TestFeedback { id: 1, incident, judgement: True, lines: &lines };
     let before = format!("{:?}", scenario.state());
-    assert_eq!(scenario.learn(&taught), Learnt::Before, "it was learnt earlier");
+    assert_eq!(scenario.learn(&given), Learnt::Before, "it was learnt earlier");
     assert_eq!(format!("{:?}", scenario.state()), before);
 }
 
-/// An attempt, which anyone can send, is neither the owner's nor a thief's.
+/// A request whose credential was not accepted, or not checked, which anyone can send, is neither the owner's nor a
+/// thief's.
 #[test]
-fn feedback_ignores_rejected_requests() {
+fn feedback_ignores_requests_without_credential() {
+    for (field, value) in [("status", "401"), ("status", "429"), ("status", "503"), ("status", "unreadable")] {
+        let mut scenario = Scenario::in_town();
+        let ana = scenario.office_worker("ana", 30);
+        let refused = scenario.send(&ana.from(address::SYDNEY).agent(LIBRARY).set(field, value));
+        scenario.learn(&TestFeedback { id: 1, incident: IncidentId(1), judgement: Benign, lines: &[refused] });
+        scenario.wait(HOUR);
+        let (_, thief) = burst(&mut scenario, &ana, address::SYDNEY, LIBRARY, "admin/secrets");
+        assert!(gravest(&thief) >= Verdict::Alert, "{field} {value}: {thief:#?}");
+    }
+}
+
+/// A state that is rebuilt learns old feedback before it has the owner's history.
+#[test]
+fn rebuilt_state_has_the_same_thieves() {
     let mut scenario = Scenario::in_town();
     let ana = scenario.office_worker("ana", 30);
-    let refused = scenario.send(&ana.from(address::SYDNEY).agent(LIBRARY).set("status", 401));
-    scenario.learn(&Taught { id: 1, incident: IncidentId(1), judgement: Benign, lines: &[refused] });
+    let own = scenario.send(&ana);
+    let (mut lines, _) = burst(&mut scenario, &ana, address::SYDNEY, LIBRARY, "admin/secrets");
+    lines.push(own);
+    let given = TestFeedback { id: 1, incident: IncidentId(1), judgement: True, lines: &lines };
+    let (decided, undecided) = (scenario.decided(&given), scenario.undecided(&given));
+    for feedback in [decided, undecided] {
+        let is_decided = feedback.thieves.is_some();
+        scenario.rebuild(&feedback);
+        own_week(&mut scenario, &ana);
+        let stolen = scenario.see(&ana.from(address::SYDNEY).agent(LIBRARY));
+        let is_known =
+            stolen.signals.iter().any(|signal| signal.reason.contains("a theft that feedback has confirmed"));
+        assert_eq!(is_known, is_decided, "{stolen:#?}");
+    }
+}
+
+/// A thief has a new grant of the user, and uses it at the user's provider and with the same client family. The other
+/// grants of the user do not become those of a thief.
+#[test]
+fn true_feedback_spares_places_of_other_grants() {
+    let mut scenario = Scenario::in_town();
+    let ana = scenario.office_worker("ana", 30);
+    let grant = |name: &str| ana.clone().set("family_id", name).set("token_id", name);
     scenario.wait(HOUR);
-    let (_, thief) = burst(&mut scenario, &ana, address::SYDNEY, LIBRARY, "admin/secrets");
-    assert!(gravest(&thief) >= Verdict::Alert, "{thief:#?}");
+    let lines: Vec<_> = (0..4)
+        .map(|_| {
+            scenario.wait(MINUTE);
+            scenario.send(&grant("phished"))
+        })
+        .collect();
+    scenario.learn(&TestFeedback { id: 1, incident: IncidentId(1), judgement: True, lines: &lines });
+    scenario.wait(15 * HOUR);
+    for name in ["next", "after next"] {
+        scenario.wait(HOUR);
+        let seen = scenario.see(&grant(name));
+        assert!(seen.verdict < Verdict::Alert, "{seen:#?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tokenwarden::engine::{self, Feedback, Learnt, Settings, State, Step};
+use tokenwarden::engine::{self, Feedback, FeedbackEvent, Learnt, Settings, State, Step};
 use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::GeoLookup;
@@ -145,7 +145,7 @@ impl Rotating {
 }
 
 /// Feedback about one subject of an incident.
-pub(crate) struct Taught<'a> {
+pub(crate) struct TestFeedback<'a> {
     pub(crate) id: u64,
     pub(crate) incident: IncidentId,
     pub(crate) judgement: Judgement,
@@ -351,18 +351,36 @@ impl Scenario {
     }
 
     /// Learns feedback now.
-    pub(crate) fn learn(&mut self, taught: &Taught<'_>) -> Learnt {
+    pub(crate) fn learn(&mut self, given: &TestFeedback<'_>) -> Learnt {
+        let feedback = self.undecided(given);
+        engine::learn_feedback(&mut self.state, &feedback)
+    }
+
+    /// The feedback with its thieves, as they are found now.
+    pub(crate) fn decided(&mut self, given: &TestFeedback<'_>) -> Feedback<'static> {
+        let feedback = self.undecided(given);
+        Feedback { thieves: Some(engine::find_thieves(&self.state, &feedback)), ..feedback }
+    }
+
+    /// Replaces the state by an empty one, and learns `feedback` as the rebuilt state does: before all events.
+    pub(crate) fn rebuild(&mut self, feedback: &Feedback<'_>) {
+        self.state = State::new(Settings::default());
+        assert_eq!(engine::learn_feedback(&mut self.state, feedback), Learnt::Now);
+    }
+
+    /// The feedback without its thieves.
+    pub(crate) fn undecided(&mut self, given: &TestFeedback<'_>) -> Feedback<'static> {
         let mut events = Vec::new();
-        for line in taught.lines {
+        for (index, line) in (0..).zip(given.lines) {
             self.decoder.decode(line.as_bytes(), &mut |decoded| {
                 let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {line}: {decoded:?}") };
-                events.push(self.enricher.enrich(event.into_owned()));
+                events.push(FeedbackEvent { index, event: self.enricher.enrich(event.into_owned()) });
             });
         }
-        let times = || events.iter().map(|event| event.event.timestamp.millis());
+        let times = || events.iter().map(|one: &FeedbackEvent<'_>| one.event.event.timestamp.millis());
         let (since, until) = (times().min().expect("an event"), times().max().expect("an event"));
-        let &Taught { id, incident, judgement, .. } = taught;
-        engine::learn_feedback(&mut self.state, &Feedback { id, incident, judgement, since, until, events })
+        let &TestFeedback { id, incident, judgement, .. } = given;
+        Feedback { id, incident, judgement, since, until, events, thieves: None }
     }
 
     /// Uses the token `times` times, two minutes apart, with proof of a key.

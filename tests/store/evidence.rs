@@ -6,11 +6,11 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Kind;
-use tokenwarden::port::{ActionOutcome, FeedbackRecord, FeedbackState, Rows as _, Store as _};
+use tokenwarden::port::{ActionOutcome, FeedbackRecord, FeedbackState, Rows as _, Store as _, StoredEvent};
 use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::verdict::{IncidentId, Judgement, Mode, Outcome, Severity, Target};
 
-use super::rows::{action, allowed, at, event, incident, numbered, push};
+use super::rows::{action, allowed, at, event, incident, numbered, push, push_later};
 use super::{embedded, library, turn};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -146,10 +146,24 @@ async fn feedback_is_appended_to_the_log() {
     let folder = directory.path();
     let store = ClickHouse::open(&embedded(&folder.join("data"))).await.unwrap();
     let mut rows = EpochRows::new();
-    rows.push_incident(&incident(1, 1, Severity::High));
+    rows.push_incident(&incident(1, 7, Severity::High));
     let outcome = Outcome { incident_id: Some(IncidentId(1)), ..allowed() };
     push(&mut rows, &numbered(event(7)), &outcome, 7);
     push(&mut rows, &numbered(event(8)), &allowed(), 8);
+    // Requests whose credential was not accepted, or not checked.
+    for (number, status) in (20..).zip([401, 400, 407, 429, 500, 503]) {
+        let mut refused = event(number);
+        refused.event.status = Some(status);
+        push(&mut rows, &numbered(refused), &outcome, number as i64);
+    }
+    let mut unclear = event(30);
+    unclear.event.status = None;
+    unclear.event.attrs = vec![("unreadable_fields".into(), "status: not a number".into())];
+    push(&mut rows, &numbered(unclear), &outcome, 30);
+    // The thief comes after the last change of the incident, with a forged time, and again with the id of its event.
+    let mut later = event(7);
+    (later.event.timestamp, later.event.user_agent) = (at(1_600_000_000_000), Some("python".into()));
+    push_later(&mut rows, &numbered(later), &outcome, 31);
     store.write(&rows).await.unwrap();
     let configure = |section: &str| {
         let text = format!("[store]\nurl = 'embedded:data'\n[source.file]\npath = '-'\n[outbox]\ndir = 'o'\n{section}");
@@ -161,7 +175,22 @@ async fn feedback_is_appended_to_the_log() {
     assert!(text.contains("because the configuration has no [feedback]"), "{text}");
     assert!(!folder.join("o/feedback.ndjson").exists());
     configure("[feedback]\n");
-    let text = printed(&give(&["benign", "--by", "Ana", "--draft", "draft.toml"]));
+    for (options, problem) in [
+        (&["benign"][..], "no terminal to confirm on; nothing was stored. To confirm, add --yes 1"),
+        (&["benign", "--yes", "2"], "--yes 2, but the number of events is 1; nothing was stored"),
+    ] {
+        let output = give(options);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && stderr.contains(problem), "{stderr}");
+        assert!(output.stdout.is_empty() && !folder.join("o/feedback.ndjson").exists());
+    }
+    let output = give(&["benign", "--by", "Ana", "--yes", "1", "--draft", "draft.toml"]);
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = "Detection will learn from 1 event of 1 subject:\n  tenant-1/user-1, ::ffff:192.0.2.7, curl/8.5.0, GET, \
+                    /v1/keys\nLeft out: 1 use received after the last change of the incident.\nLeft out: 7 requests whose \
+                    credential was not accepted, or perhaps not checked.\n";
+    assert!(shown.contains(expected), "{shown}");
+    let text = printed(&output);
     assert!(text.contains("Detection learns from 1 event of 1 subject"), "{text}");
     let draft = std::fs::read_to_string(folder.join("draft.toml")).unwrap();
     assert!(draft.starts_with("[[policies.exceptions]]\nauthor = \"Ana\"\n") && text.ends_with(&draft), "{draft}");
@@ -169,15 +198,28 @@ async fn feedback_is_appended_to_the_log() {
     let record: FeedbackRecord = serde_json::from_str(&log[17..]).unwrap();
     let FeedbackState::Given(given) = record.state else { panic!("{log}") };
     assert_eq!((given.incident, given.judgement, &*given.by), (IncidentId(1), Judgement::Benign, "Ana"));
+    let id = |event: &StoredEvent| serde_json::from_str::<Value>(event.json()).unwrap()["event_id"].clone();
     let expected = event(7).event.event_id.to_string();
-    assert_eq!(given.events.iter().map(|event| &event["event_id"]).collect::<Vec<_>>(), [&json!(expected)]);
+    assert_eq!(given.events.iter().map(id).collect::<Vec<_>>(), [json!(expected)]);
     for (options, reason) in [
-        (&["benign", "--draft", "draft.toml"][..], "--draft draft.toml cannot be written"),
+        (&["benign", "--yes", "1", "--draft", "draft.toml"][..], "--draft draft.toml cannot be written"),
         (&["true", "--draft", "other.toml"], "--draft needs the verdict false or benign"),
     ] {
         let output = give(options);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && stderr.contains(reason), "{stderr}");
     }
+    let log = std::fs::read_to_string(folder.join("o/feedback.ndjson")).unwrap();
+    assert_eq!(log.lines().count(), 2, "detection learns although the draft cannot be written");
+    // A folder in place of the log: the output does not contain what detection does not learn.
+    std::fs::remove_file(folder.join("o/feedback.ndjson")).unwrap();
+    std::fs::create_dir(folder.join("o/feedback.ndjson")).unwrap();
+    let output = give(&["true", "--yes", "1"]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    assert!(
+        !stdout.contains("Detection learns") && stderr.contains("detection does not learn from all of it"),
+        "{stdout}"
+    );
     store.close().await;
 }

@@ -240,8 +240,22 @@ fn position(offset: i64) -> Position {
 }
 
 pub(crate) fn push(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
+    push_received(rows, event, outcome, (offset, INGESTED));
+}
+
+/// As [`push`], for an event that was received a second later.
+pub(crate) fn push_later(rows: &mut EpochRows, event: &EnrichedEvent<'_>, outcome: &Outcome, offset: i64) {
+    push_received(rows, event, outcome, (offset, INGESTED + 1_000));
+}
+
+fn push_received(
+    rows: &mut EpochRows,
+    event: &EnrichedEvent<'_>,
+    outcome: &Outcome,
+    (offset, ingested_at): (i64, i64),
+) {
     let position = position(offset);
-    rows.push_event(&EventRow { event, outcome, position: &position, index: 0, scored_at: 0, ingested_at: INGESTED });
+    rows.push_event(&EventRow { event, outcome, position: &position, index: 0, scored_at: 0, ingested_at });
 }
 
 /// Rows of the events `numbers`, all allowed.

@@ -5,36 +5,75 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::super::explain::field;
+use crate::by_hand::{ACCEPTED, CHECKED};
 use crate::feed::Feed;
 use crate::number::random_id;
-use crate::port::{FeedbackId, FeedbackKey, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition};
+use crate::port::{
+    FeedbackId, FeedbackKey, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition, StoredEvent,
+};
 use crate::token::TokenHasher;
 use crate::verdict::{IncidentId, Judgement};
 use crate::wire::{Decoded, Decoder};
 
 /// Maximum number of subjects of an incident from which detection learns.
 const SUBJECTS_MAX: usize = 100;
-/// Maximum size of the events of a record: half of the default limit of a Kafka message, bytes.
-const EVENTS_BYTES_MAX: usize = 512 << 10;
+/// Maximum size of the events of a record, bytes. Clients choose most of it, and every member keeps it.
+const EVENTS_BYTES_MAX: usize = 64 << 10;
 
-/// One event of each place, client and route of each subject, the latest first: up to 64 of a subject. A subject is a user,
-/// or a baseline without a user. Requests whose credential was not accepted are left out: anyone can send them.
-pub(super) const EVENTS: &str = "\
-    SELECT source_topic, source_partition, tenant_id, user_id, if(user_id = '', toString(baseline), '') AS grant, \
-        argMax(event_id, (timestamp, row_id)) AS event_id, argMax(kind, (timestamp, row_id)) AS kind, \
-        argMax(token_id, (timestamp, row_id)) AS token_id, argMax(token_type, (timestamp, row_id)) AS token_type, \
-        argMax(family_id, (timestamp, row_id)) AS family_id, argMax(app_id, (timestamp, row_id)) AS app_id, \
-        argMax(endpoint, (timestamp, row_id)) AS endpoint, argMax(status, (timestamp, row_id)) AS status, \
-        toString(ip_address) AS ip_address, user_agent, client_fingerprint, method, \
-        any(country) AS country, any(latitude) AS latitude, any(longitude) AS longitude, \
-        any(accuracy_km) AS accuracy_km, any(asn) AS asn, any(as_org) AS as_org, \
-        toUnixTimestamp64Milli(min(timestamp)) AS since, toUnixTimestamp64Milli(max(timestamp)) AS until \
-    FROM (SELECT * FROM token_events WHERE incident_id = ? AND kind IN ('use', 'refreshed') AND status != 401) \
-    GROUP BY source_topic, source_partition, tenant_id, user_id, baseline, ip_address, user_agent, client_fingerprint, \
-        method, route \
-    ORDER BY source_topic, source_partition, tenant_id, user_id, grant, until DESC, event_id \
-    LIMIT 64 BY source_topic, source_partition, tenant_id, user_id, grant \
-    LIMIT 6400";
+/// Columns of a subject: a user, or a baseline without a user.
+const SUBJECT: &str = "source_topic, source_partition, tenant_id, user_id, grant";
+
+/// The uses of an incident: whether each has an accepted credential, and was received up to the last change. `topics`: number
+/// of topics in which the status 0 may be an unclear outcome. Values: the topics, the incident, the event of the last
+/// change, and the incident again.
+fn uses(topics: usize) -> String {
+    let topics = ", ?".repeat(topics);
+    // Another event with the same id may be sent later.
+    format!(
+        "SELECT *, if(user_id = '', toString(baseline), '') AS grant, \
+            ({ACCEPTED} AND {CHECKED} AND NOT (status = 0 AND source_topic IN (''{topics}))) AS is_accepted, \
+            ingested_at <= (SELECT min(ingested_at) FROM token_events WHERE incident_id = ? AND event_id = ?) AS is_seen \
+        FROM token_events WHERE incident_id = ? AND kind IN ('use', 'refreshed')"
+    )
+}
+
+/// One event of each place, client and route of each subject, up to 64 of a subject: first the latest of each network and
+/// client family, so that many texts of one client do not displace the others. The subjects that the incident had first come
+/// first. Requests whose credential was not accepted are left out, because anyone can send them.
+pub(super) fn events(topics: usize) -> String {
+    let uses = uses(topics);
+    format!(
+        "SELECT * FROM (\
+            SELECT *, min(first_at) OVER (PARTITION BY {SUBJECT}) AS subject_at, \
+                row_number() OVER (PARTITION BY {SUBJECT}, asn, client_family ORDER BY until DESC, event_id) AS rank \
+            FROM (\
+                SELECT {SUBJECT}, \
+                    argMax(event_id, (timestamp, row_id)) AS event_id, argMax(kind, (timestamp, row_id)) AS kind, \
+                    argMax(token_id, (timestamp, row_id)) AS token_id, argMax(token_type, (timestamp, row_id)) AS token_type, \
+                    argMax(family_id, (timestamp, row_id)) AS family_id, argMax(app_id, (timestamp, row_id)) AS app_id, \
+                    argMax(endpoint, (timestamp, row_id)) AS endpoint, argMax(status, (timestamp, row_id)) AS status, \
+                    toString(ip_address) AS ip_address, user_agent, client_fingerprint, method, \
+                    any(client_family) AS client_family, \
+                    any(country) AS country, any(latitude) AS latitude, any(longitude) AS longitude, \
+                    any(accuracy_km) AS accuracy_km, any(asn) AS asn, any(as_org) AS as_org, \
+                    toUnixTimestamp64Milli(min(timestamp)) AS since, toUnixTimestamp64Milli(max(timestamp)) AS until, \
+                    toUnixTimestamp64Milli(min(ingested_at)) AS first_at \
+                FROM (SELECT * FROM ({uses}) WHERE is_accepted AND is_seen) \
+                GROUP BY {SUBJECT}, ip_address, user_agent, client_fingerprint, method, route)) \
+        ORDER BY subject_at, {SUBJECT}, rank, until DESC, event_id \
+        LIMIT 64 BY {SUBJECT} LIMIT 6400"
+    )
+}
+
+/// Numbers of distinct places, clients and routes that [`events`] covers without its limits, and of other uses.
+pub(super) fn counts(topics: usize) -> String {
+    let uses = uses(topics);
+    format!(
+        "SELECT uniqExactIf(({SUBJECT}, ip_address, user_agent, client_fingerprint, method, route), is_accepted AND is_seen) \
+            AS covered, countIf(is_accepted AND NOT is_seen) AS later, countIf(NOT is_accepted) AS unaccepted \
+        FROM ({uses})"
+    )
+}
 
 /// Author and verdict.
 pub(super) struct Given<'a> {
@@ -45,14 +84,17 @@ pub(super) struct Given<'a> {
     pub(super) at: i64,
 }
 
-/// A record for each subject in rows of [`EVENTS`].
+/// A record for each subject in rows of [`events`], in their order.
 pub(super) fn of(rows: &[Value], given: &Given<'_>) -> Vec<FeedbackRecord> {
-    let mut subjects = BTreeMap::<_, Vec<&Value>>::new();
-    for row in rows {
+    let mut subjects = BTreeMap::<_, (usize, Vec<&Value>)>::new();
+    for (index, row) in rows.iter().enumerate() {
         let texts = ["source_topic", "tenant_id", "user_id", "grant"].map(|name| field(row, name));
-        subjects.entry((texts, number(row, "source_partition"))).or_default().push(row);
+        let key = (texts, number(row, "source_partition"));
+        subjects.entry(key).or_insert_with(|| (index, Vec::new())).1.push(row);
     }
-    let records = subjects.into_iter().filter_map(|(([topic, ..], partition), rows)| {
+    let mut subjects: Vec<_> = subjects.into_iter().collect();
+    subjects.sort_by_key(|(_, (first, _))| *first);
+    let records = subjects.into_iter().filter_map(|(([topic, ..], partition), (_, rows))| {
         let source = SourcePartition { topic, partition: i32::try_from(partition?).ok()? };
         record(&rows, source, given)
     });
@@ -61,12 +103,18 @@ pub(super) fn of(rows: &[Value], given: &Given<'_>) -> Vec<FeedbackRecord> {
 
 fn record(rows: &[&Value], source: SourcePartition, given: &Given<'_>) -> Option<FeedbackRecord> {
     let mut bytes = 0;
-    let fits = |event: &Value| {
-        bytes += event.to_string().len();
-        bytes <= EVENTS_BYTES_MAX
+    let mut fits = |event: &StoredEvent| {
+        let size = bytes + event.json().len();
+        if size <= EVENTS_BYTES_MAX {
+            bytes = size;
+        }
+        size <= EVENTS_BYTES_MAX
     };
-    let events: Vec<_> = rows.iter().filter_map(|row| event(row)).take_while(fits).collect();
+    let stored = |row: &&Value| StoredEvent::new(&event(row)?).ok();
+    let (rows, events): (Vec<&&Value>, Vec<_>) =
+        rows.iter().filter_map(|row| Some((row, stored(row)?))).filter(|(_, event)| fits(event)).unzip();
     let subject = events.first().and_then(subject_key)?;
+    // Of these events only: the evidence of later calls of the same holder stays.
     let times = |name: &'static str| rows.iter().filter_map(move |row| number(row, name));
     let (since, until) = (times("since").min()?, times("until").max()?);
     let Given { incident, judgement, at, .. } = *given;
@@ -76,11 +124,17 @@ fn record(rows: &[&Value], source: SourcePartition, given: &Given<'_>) -> Option
     Some(FeedbackRecord { key, state: FeedbackState::Given(given) })
 }
 
-/// The events of a record, a text for each, so that a person sees what is learnt. The texts are not sanitized.
+/// Number of events of a record.
+pub(super) const fn len(record: &FeedbackRecord) -> usize {
+    if let FeedbackState::Given(given) = &record.state { given.events.len() } else { 0 }
+}
+
+/// The events of a record, a text for each, for the output of the command. The texts are not sanitized.
 pub(super) fn listed(record: &FeedbackRecord) -> Vec<String> {
     let FeedbackState::Given(given) = &record.state else { return Vec::new() };
-    let text = |event: &Value| {
-        let fields = ["ip_address", "user_agent", "method", "endpoint"].map(|name| field(event, name));
+    let text = |event: &StoredEvent| {
+        let event: Value = serde_json::from_str(event.json()).unwrap_or_default();
+        let fields = ["ip_address", "user_agent", "method", "endpoint"].map(|name| field(&event, name));
         let country = field(&event["geo"], "country");
         let known = fields.iter().chain([&country]).filter(|field| !field.is_empty());
         let parts: Vec<_> = std::iter::once(&record.key.subject).chain(known).map(String::as_str).collect();
@@ -134,11 +188,11 @@ fn event(row: &Value) -> Option<Value> {
 }
 
 /// The subject key of a native event. `None` if it cannot be read.
-fn subject_key(event: &Value) -> Option<String> {
+fn subject_key(event: &StoredEvent) -> Option<String> {
     let mut key = None;
     // Nothing of the event is stored, so the key of the hashes does not matter.
     let mut decoder = Decoder::new(Feed::default(), TokenHasher::new(b"for a subject key"));
-    decoder.decode(event.to_string().as_bytes(), &mut |decoded| {
+    decoder.decode(event.json().as_bytes(), &mut |decoded| {
         if let Ok(Decoded::Event(event)) = decoded {
             key = Some(event.subject_key());
         }
@@ -201,7 +255,26 @@ mod tests {
             "token_type": "access", "family_id": "g", "user_agent": "curl", "method": "GET", "endpoint": "/v1/\"x",
             "timestamp": 2000,
         });
-        assert_eq!(events[0], expected);
+        assert_eq!(serde_json::from_str::<Value>(events[0].json()).expect("JSON"), expected);
         assert_eq!(listed(bea), ["acme/bea, curl, GET, /v1/\"x"]);
+    }
+
+    /// Clients choose the sizes of most values.
+    #[test]
+    fn large_event_displaces_no_other() {
+        let given = Given { incident: IncidentId(1), judgement: Judgement::True, by: "ana", at: 9_000 };
+        let large = row("ann", &json!({"endpoint": "x".repeat(EVENTS_BYTES_MAX), "since": 1}));
+        let records = of(&[large, row("ann", &json!({})), row("ann", &json!({"method": "PUT"}))], &given);
+        let FeedbackState::Given(given) = &records[0].state else { panic!("{records:?}") };
+        assert_eq!((given.events.len(), given.since, given.until), (2, 1_000, 2_000));
+    }
+
+    #[test]
+    fn subjects_keep_the_order_of_the_rows() {
+        let given = Given { incident: IncidentId(1), judgement: Judgement::True, by: "ana", at: 9_000 };
+        let rows: Vec<_> = (0..SUBJECTS_MAX + 20).map(|n| row(&format!("u{}", 900 - n), &json!({}))).collect();
+        let records = of(&rows, &given);
+        let subjects: Vec<_> = records.iter().map(|record| record.key.subject.as_str()).collect();
+        assert_eq!((subjects.len(), subjects[0], subjects[99]), (SUBJECTS_MAX, "acme/u900", "acme/u801"));
     }
 }

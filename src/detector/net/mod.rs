@@ -19,7 +19,7 @@ const REPORTED_THIEF: f64 = 14.0;
 pub(crate) struct Net;
 
 /// Sets the evidence against a holder whom a person has reported as a thief. It does not decay.
-pub(crate) fn accuse(holder: &mut Holder) {
+pub(crate) fn set_thief_evidence(holder: &mut Holder) {
     let evidence = &mut holder.evidence[Net::ID];
     *evidence = (*evidence).max(Nats::new(REPORTED_THIEF / Net::WEIGHT));
 }

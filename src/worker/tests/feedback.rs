@@ -5,7 +5,7 @@ use std::sync::Weak;
 use super::*;
 use crate::port::{
     FeedbackId, FeedbackKey, FeedbackPlace, FeedbackRecord, FeedbackState, GivenFeedback, RecordLog, RecordObserver,
-    SourcePartition,
+    SourcePartition, StoredEvent,
 };
 use crate::verdict::{IncidentId, Judgement};
 
@@ -16,6 +16,10 @@ struct TestLog {
     observers: Mutex<Vec<Weak<dyn RecordObserver<FeedbackRecord>>>>,
     /// Number of appends that fail first.
     failures: AtomicUsize,
+    /// Number of appends that fail first, although they are stored.
+    lost_answers: AtomicUsize,
+    /// Number of appends that are answered only together. 0: each is answered at once.
+    together: AtomicUsize,
     appends: AtomicUsize,
 }
 
@@ -28,9 +32,14 @@ impl TestLog {
     }
 
     fn give(&self, partition: i32) {
+        self.give_as(7, partition);
+    }
+
+    fn give_as(&self, id: u64, partition: i32) {
         let source = SourcePartition { topic: "t".to_owned(), partition };
-        let key = FeedbackKey { feedback: FeedbackId(7), subject: "u0".to_owned(), partition: None };
-        let events = vec![serde_json::from_str(&use_of(0)).expect("JSON")];
+        let key = FeedbackKey { feedback: FeedbackId(id), subject: "u0".to_owned(), partition: None };
+        let event: serde_json::Value = serde_json::from_str(&use_of(0)).expect("JSON");
+        let events = vec![StoredEvent::new(&event).expect("JSON")];
         let (by, judgement) = ("ana".to_owned(), Judgement::Benign);
         let given =
             GivenFeedback { incident: IncidentId(1), judgement, by, at: 5, source, since: 0, until: i64::MAX, events };
@@ -56,6 +65,13 @@ impl RecordLog<FeedbackRecord> for TestLog {
             return Err("down".to_owned());
         }
         self.put(&record);
+        let is_lost = self.lost_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if is_lost.is_ok() {
+            return Err("no answer".to_owned());
+        }
+        while self.appends.load(Ordering::Relaxed) < self.together.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 
@@ -173,4 +189,54 @@ fn feedback_waits_until_the_log_has_its_place() {
     assert_eq!(run(&log, steps).1, 1);
     assert_eq!(log.places().iter().map(|place| place.offset).collect::<Vec<_>>(), [10]);
     assert_eq!(log.appends.load(Ordering::Relaxed), 2, "it is not tried with every message");
+}
+
+/// The brokers stored the place, and their answer was lost. The feedback is learnt later than at this place.
+#[test]
+fn passed_place_of_feedback_is_written_anew() {
+    let log = Arc::new(TestLog::default());
+    log.give(0);
+    log.lost_answers.store(1, Ordering::Relaxed);
+    let steps = vec![
+        PollStep::Messages(uses(0..5)),
+        PollStep::Messages(uses(5..10)),
+        PollStep::Pass(60_000),
+        PollStep::Messages(uses(10..20)),
+    ];
+    let undisturbed = run(&log, steps);
+    assert_eq!(undisturbed.1, 1);
+    assert_eq!(log.places().iter().map(|place| place.offset).collect::<Vec<_>>(), [0, 10]);
+    let steps = vec![PollStep::Replayed(uses(0..15)), PollStep::Messages(uses(15..20))];
+    assert_eq!(run(&log, steps), undisturbed, "a restart learns it at the second place");
+}
+
+#[test]
+fn places_of_feedback_are_written_at_once() {
+    let log = Arc::new(TestLog::default());
+    (0..50).for_each(|id| log.give_as(id, 0));
+    log.together.store(50, Ordering::Relaxed);
+    assert_eq!(run(&log, vec![PollStep::Messages(uses(0..20))]).1, 50);
+    assert!(log.places().iter().all(|place| place.offset == 0));
+}
+
+/// The brokers do not answer. Messages are processed after a second, and no other place is written meanwhile.
+#[test]
+fn detection_waits_a_second_for_places_of_feedback() {
+    let log = Arc::new(TestLog::default());
+    log.give(0);
+    log.together.store(usize::MAX, Ordering::Relaxed);
+    let released = Arc::clone(&log);
+    let steps = vec![
+        PollStep::Messages(uses(0..5)),
+        PollStep::Pass(60_000),
+        PollStep::Messages(uses(5..10)),
+        once(move || {
+            assert_eq!(released.places().len(), 1);
+            released.together.store(0, Ordering::Relaxed);
+        }),
+    ];
+    assert_eq!(run(&log, steps).1, 0);
+    // The next process finds that the place was passed.
+    let steps = vec![PollStep::Messages(uses(0..20))];
+    assert_eq!(run(&log, steps).1, 1);
 }
