@@ -21,7 +21,8 @@ fn breaker_opens_on_rejected_credentials_only() {
 #[test]
 fn revocation_is_retried_with_its_key_until_done() {
     let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
-    web.answer(&[503, 200]);
+    // The alert is sent in the meantime.
+    web.answer_come_again(2);
     let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
