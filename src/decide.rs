@@ -16,7 +16,7 @@ const WATCH_FROM: f64 = -2.0;
 /// Life-cycle evidence from which the verdict is at least `watch`, whatever the log-odds.
 const WATCH_LIFECYCLE_FROM: f64 = 9.0;
 /// A revocation by behaviour needs log-odds above this plus the configured margin.
-const REVOKE_FROM: f64 = 7.0;
+const REVOKE_FROM: f64 = 5.0;
 /// It also needs log-odds above this without the evidence of `fan`, and without `volume`. At the owner's place, also
 /// without the evidence of routes. Otherwise a migration would be revoked for `fan`, the owner's first backfill for
 /// `volume`, and a quarterly audit for `volume` and routes.
@@ -26,8 +26,11 @@ const REVOKE_ALONE_FROM: f64 = 4.0;
 const REVOKE_ARRIVALS: usize = 3;
 /// Evidence of unusual calls from which a token is revoked although others arrive with it.
 const REVOKE_CALLS_FROM: f64 = 3.0;
+/// Evidence of unusual calls from which the token of a machine on servers is revoked at other servers. A move of the machine
+/// explains a new network and a new client, but not unusual calls (`docs/decisions/0050-revoking-after-a-move.md`).
+const REVOKE_MOVED_CALLS_FROM: f64 = 4.0;
 /// Behaviour does not revoke before this number of calls in a visit: a scan makes one call per token.
-const REVOKE_CALLS: u32 = 3;
+const REVOKE_CALLS: u32 = 2;
 /// Behaviour does not revoke before this number of visits in the partition.
 const REVOKE_VISITS: f64 = 20_000.0;
 
@@ -56,6 +59,8 @@ pub(crate) struct Evidence {
     pub(crate) calls_at_usual_place: f64,
     /// A token of a machine on servers is used from an access network: an employee looks like a thief.
     pub(crate) by_hand: bool,
+    /// A token of a machine on servers is used from other servers, which a move of the machine explains.
+    pub(crate) moved: bool,
     /// Users who are new at the same place within two hours.
     pub(crate) arrivals: usize,
     /// Calls of the visit so far.
@@ -85,8 +90,9 @@ pub(crate) fn verdict(evidence: Evidence, threshold: f64, margin: f64, visits: f
     } = evidence;
     let behaviour = log_odds - lifecycle_below_threshold - between;
     let in_company = arrivals >= REVOKE_ARRIVALS;
-    let explained_by_company = in_company && evidence.unusual_calls < REVOKE_CALLS_FROM;
-    let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !explained_by_company;
+    let explained = in_company && evidence.unusual_calls < REVOKE_CALLS_FROM
+        || evidence.moved && evidence.unusual_calls < REVOKE_MOVED_CALLS_FROM;
+    let alone = behaviour - fan.max(volume + calls_at_usual_place) > REVOKE_ALONE_FROM && !explained;
     // A revoked grant is not revoked again because of rejected calls. Requests that anyone can send without the
     // credential do not revoke a grant.
     let needs_review = calls < REVOKE_CALLS || evidence.by_hand || evidence.already_revoked || evidence.unchecked;
@@ -121,6 +127,7 @@ mod tests {
             volume: 0.0,
             calls_at_usual_place: 0.0,
             by_hand: false,
+            moved: false,
             arrivals: 1,
             calls: 3,
             unchecked: false,
@@ -137,7 +144,7 @@ mod tests {
     #[test]
     fn verdict_rises_with_the_log_odds() {
         let at = |log_odds| verdict(evidence(log_odds), 1.0, 3.0, 1e6);
-        assert_eq!([-7.0, -2.0, 1.0, 9.9, 10.1].map(at), {
+        assert_eq!([-7.0, -2.0, 1.0, 7.9, 8.1].map(at), {
             use Verdict::{Alert, Allow, Revoke, Watch};
             [Allow, Watch, Alert, Alert, Revoke]
         });
@@ -152,19 +159,23 @@ mod tests {
         assert_eq!(verdict(backfill, 1.0, 3.0, 1e6), Verdict::Alert);
         let audit = Evidence { volume: 4.5, calls_at_usual_place: 4.5, ..evidence(12.0) };
         assert_eq!(verdict(audit, 1.0, 3.0, 1e6), Verdict::Alert, "volume and routes at the usual place");
-        let guest = Evidence { between: 3.0, ..evidence(12.0) };
+        let guest = Evidence { between: 5.0, ..evidence(12.0) };
         assert_eq!(verdict(guest, 1.0, 3.0, 1e6), Verdict::Alert);
         let scan = Evidence { arrivals: 3, ..evidence(20.0) };
         assert_eq!(verdict(scan, 1.0, 3.0, 1e6), Verdict::Alert);
         let theft = Evidence { unusual_calls: 3.0, ..scan };
         assert_eq!(verdict(theft, 1.0, 3.0, 1e6), Verdict::Revoke, "calls that the user does not make");
+        let moved = Evidence { moved: true, unusual_calls: 3.9, ..evidence(20.0) };
+        assert_eq!(verdict(moved, 1.0, 3.0, 1e6), Verdict::Alert, "a machine moves to other servers");
+        let elsewhere = Evidence { unusual_calls: 4.0, ..moved };
+        assert_eq!(verdict(elsewhere, 1.0, 3.0, 1e6), Verdict::Revoke, "calls that the machine does not make");
         let colleague = Evidence { by_hand: true, ..evidence(20.0) };
         assert_eq!(verdict(colleague, 1.0, 3.0, 1e6), Verdict::Alert, "an employee with a service's token");
         let disabled = Evidence { lifecycle_below_threshold: 14.0, ..evidence(15.0) };
         assert_eq!(verdict(disabled, 1.0, 3.0, 1e6), Verdict::Alert, "its rule is disabled");
         let revoked = Evidence { already_revoked: true, lifecycle: 5.0, ..evidence(20.0) };
         assert_eq!(verdict(revoked, 1.0, 3.0, 1e6), Verdict::Alert, "the grant is revoked already");
-        let tried = Evidence { calls: 2, ..evidence(20.0) };
+        let tried = Evidence { calls: 1, ..evidence(20.0) };
         assert_eq!(verdict(tried, 1.0, 3.0, 1e6), Verdict::Alert);
         let usual_place = Evidence { lifecycle: 10.0, ..evidence(-4.0) };
         assert_eq!(verdict(usual_place, 1.0, 3.0, 1e6), Verdict::Watch, "a new key at the usual place");

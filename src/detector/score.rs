@@ -39,6 +39,8 @@ pub(crate) enum Setting {
     Usual,
     /// The token of a machine on servers is used from an access network and an unknown address, possibly by an employee.
     ByHand,
+    /// The token of a machine on servers is used from other servers, possibly after a move of the machine.
+    Moved,
     Elsewhere,
 }
 
@@ -59,6 +61,8 @@ impl Setting {
         let Origin { machine_on_servers, class, level, new_holder } = origin;
         if machine_on_servers && class == Some(NetworkClass::Access) && level > NetLevel::KnownAddress {
             Self::ByHand
+        } else if machine_on_servers && new_holder && class != Some(NetworkClass::Anonymiser) {
+            Self::Moved
         } else if new_holder {
             Self::Elsewhere
         } else {
@@ -169,9 +173,12 @@ mod tests {
         let known = Origin { level: NetLevel::KnownAddress, ..old };
         assert_eq!(Setting::of(known), Setting::Usual, "the address has become known");
         let hosting = Origin { class: Some(NetworkClass::Hosting), ..new };
-        assert_eq!(Setting::of(hosting), Setting::Elsewhere);
+        assert_eq!(Setting::of(hosting), Setting::Moved);
+        let anonymous = Origin { class: Some(NetworkClass::Anonymiser), ..new };
+        assert_eq!(Setting::of(anonymous), Setting::Elsewhere, "a machine does not move to an anonymiser");
+        assert_eq!(Setting::of(Origin { new_holder: false, ..hosting }), Setting::Usual);
         let unknown = Origin { class: None, ..new };
-        assert_eq!(Setting::of(unknown), Setting::Elsewhere, "GeoIP data does not have the network");
+        assert_eq!(Setting::of(unknown), Setting::Moved, "GeoIP data does not have the network");
         let person = Origin { machine_on_servers: false, ..new };
         assert_eq!(Setting::of(person), Setting::Elsewhere, "a token of a person");
     }

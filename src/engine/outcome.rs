@@ -71,6 +71,7 @@ fn by_odds(state: &mut State, rules: &RuleSet, observation: &Observation<'_>, sc
             0.0
         },
         by_hand: score.setting == Setting::ByHand,
+        moved: score.setting == Setting::Moved,
         arrivals: score.arrivals,
         calls: score.visit_calls,
         unchecked: observation.enriched.event.is_unchecked(),
