@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`credentials`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -72,7 +72,6 @@ mod by_hand;
 pub mod cli;
 pub mod closing;
 pub mod config;
-pub mod credentials;
 pub mod deliver;
 mod evidence;
 mod gate;

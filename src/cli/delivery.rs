@@ -1,9 +1,7 @@
 //! Creates the configured alert channels, revoker and outbox.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -11,10 +9,8 @@ use super::failure::Failure;
 use super::{denylist, record_log, silence};
 use crate::closing::Closing;
 use crate::config::Config;
-use crate::credentials::{CURSOR_FILE, CredentialChanges};
 use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
-use crate::evidence::confirming_topics;
 use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
 use crate::port::{
     self, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store,
@@ -25,7 +21,7 @@ use crate::source::kafka::AlertTopic;
 use crate::store::ClickHouse;
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
-use crate::verdict::{Mode, Target};
+use crate::verdict::Mode;
 
 /// Outbox, alert channels, denylist and revoker.
 pub(super) struct Delivery {
@@ -92,21 +88,8 @@ impl Delivery {
         self.denylist.clone()
     }
 
-    /// What runs beside the lanes until the process ends.
-    pub(super) fn tasks(
-        &self,
-        config: &Config,
-        store: &Arc<ClickHouse>,
-        clock: &Arc<dyn Clock>,
-        health: &Arc<Health>,
-    ) -> Vec<BoxFuture<'static, ()>> {
-        let closing = self.closing(config, store, clock, health).map(|closing| closing.run().boxed());
-        let credentials = self.credentials(config, store, clock, health).map(|changes| changes.run().boxed());
-        closing.into_iter().chain(credentials).collect()
-    }
-
     /// Closes incidents, unless the configuration turns it off.
-    fn closing(
+    pub(super) fn closing(
         &self,
         config: &Config,
         store: &Arc<ClickHouse>,
@@ -121,36 +104,6 @@ impl Delivery {
             clock: Arc::clone(clock),
             health: Arc::clone(health),
             after_days,
-        })
-    }
-
-    /// Revokes after credential changes, if the configuration turns it on.
-    fn credentials(
-        &self,
-        config: &Config,
-        store: &Arc<ClickHouse>,
-        clock: &Arc<dyn Clock>,
-        health: &Arc<Health>,
-    ) -> Option<CredentialChanges> {
-        let folder = config.outbox.dir.clone();
-        let Some(mode) = config.revoke.on_credential_changed.mode() else {
-            // If it is turned on later, changes before then have no effect.
-            let _ = std::fs::remove_file(folder.join(CURSOR_FILE));
-            return None;
-        };
-        let revokes = |target: Target| self.revoker.as_ref().is_none_or(|revoker| revoker.accepts(&target));
-        Some(CredentialChanges {
-            settings: config.store.clone(),
-            store: Arc::clone(store),
-            outbox: Arc::clone(&self.outbox),
-            clock: Arc::clone(clock),
-            health: Arc::clone(health),
-            radius: self.revoker.as_ref().and_then(|revoker| revoker.radius()),
-            of_tokens: !revokes(Target::Family(String::new())) && revokes(Target::Token(String::new())),
-            mode,
-            topics: confirming_topics(config),
-            folder,
-            handled: Mutex::default(),
         })
     }
 

@@ -110,7 +110,7 @@ fn serve(
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
     let feedback = follow_feedback(config, runtime, &clock, &health)?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
-    let tasks = delivery.tasks(config, store, &clock, &health);
+    let closing = delivery.closing(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -145,8 +145,8 @@ fn serve(
         };
         runtime.spawn(follower.run());
     }
-    for task in tasks {
-        runtime.spawn(task);
+    if let Some(closing) = closing {
+        runtime.spawn(closing.run());
     }
     let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
     let outside = Environment {

@@ -160,12 +160,10 @@ impl Config {
             kafka.state_topic = StateTopicUse::Never;
         }
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
-        let mut topics = config.source.kafka.iter().flat_map(|kafka| &kafka.topics);
-        let is_trusted = topics.any(|topic| topic.feed.confirmed);
         config
             .alert
             .check()
-            .and_then(|()| config.revoke.check(is_trusted))
+            .and_then(|()| config.revoke.check())
             .map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
         if !config.admin.listen.ip().is_loopback() {
             let warning = "clients of `admin.listen` send `admin.token` unencrypted: use a TLS proxy, or listen on \

@@ -67,32 +67,7 @@ pub(crate) struct Revoke {
     /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
     pub(crate) max_per_hour_total: Option<u32>,
     limits: LimitsSection,
-    /// What follows a `credential_changed` event of a topic with `confirmed = true`.
-    pub(crate) on_credential_changed: OnCredentialChanged,
     pub(crate) http: Option<HttpRevokerSettings>,
-}
-
-/// Whether a credential change revokes the earlier grants of its user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum OnCredentialChanged {
-    #[default]
-    Off,
-    Shadow,
-    Alert,
-    Enforce,
-}
-
-impl OnCredentialChanged {
-    /// The mode of the revocations. `None`: off.
-    pub(crate) const fn mode(self) -> Option<Mode> {
-        match self {
-            Self::Off => None,
-            Self::Shadow => Some(Mode::Shadow),
-            Self::Alert => Some(Mode::Alert),
-            Self::Enforce => Some(Mode::Enforce),
-        }
-    }
 }
 
 /// Limits of revocations per hour of rules and applications, and of single tenants.
@@ -121,7 +96,6 @@ impl Default for Revoke {
             max_per_hour: 20,
             max_per_hour_total: None,
             limits: LimitsSection::default(),
-            on_credential_changed: OnCredentialChanged::Off,
             http: None,
         }
     }
@@ -181,13 +155,8 @@ impl Revoke {
         })
     }
 
-    /// `is_trusted`: events of a topic are trusted. The error is the key and the problem.
-    pub(super) fn check(&self, is_trusted: bool) -> Result<(), (String, String)> {
-        if self.on_credential_changed != OnCredentialChanged::Off && !is_trusted {
-            let problem = "needs a topic with `confirmed = true` in source.kafka.topics: events of other topics may come from \
-                           strangers; add the topic of your identity provider";
-            return Err(("revoke.on_credential_changed".to_owned(), problem.to_owned()));
-        }
+    /// The error is the key and the problem.
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
         let total = self.total_per_hour();
         if self.max_per_hour > total {
             let problem = "must be at least `max_per_hour`, the limit of one tenant";
@@ -413,7 +382,6 @@ mod tests {
     fn mistakes_in_limits_and_lifetimes_state_their_key() {
         insta::assert_snapshot!(mistake("[revoke.limits]\ntenants = { acme = 101 }"), @"t.toml:2: `revoke.limits.tenants.acme` is more than `revoke.max_per_hour_total`, the limit of all tenants; raise that limit too");
         insta::assert_snapshot!(mistake("[revoke.limits]\nrules = { new_iq = 4 }"), @"t.toml:2: unknown value `new_iq` of `revoke.limits.rules`; did you mean `new_ip`?");
-        insta::assert_snapshot!(mistake("[revoke]\non_credential_changed = 'enforce'"), @"t.toml:2: `revoke.on_credential_changed` needs a topic with `confirmed = true` in source.kafka.topics: events of other topics may come from strangers; add the topic of your identity provider");
         insta::assert_snapshot!(mistake("[denylist]\nlifetime_hours = { access = 1 }"), @"t.toml:2: `denylist.lifetime_hours` has a value that is not between `denylist.keep_hours` and 8760 (365 days)");
     }
 

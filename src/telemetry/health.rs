@@ -31,7 +31,7 @@ impl Health {
     }
 
     /// Records whether `condition` holds.
-    pub fn set(&self, condition: Condition, holds: bool) {
+    pub(crate) fn set(&self, condition: Condition, holds: bool) {
         self.set_of(condition, "", holds);
     }
 

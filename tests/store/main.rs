@@ -12,7 +12,6 @@ mod child;
 mod closing;
 mod cluster;
 mod crash;
-mod credentials;
 mod evidence;
 mod http;
 mod incidents;
