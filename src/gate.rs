@@ -31,7 +31,7 @@ const SCHEMES: [&str; 3] = ["bearer", "dpop", "token"];
 /// Answer for a denied token, RFC 6750 section 3.1.
 const REVOKED: &str = "Bearer error=\"invalid_token\", error_description=\"The token was revoked\"";
 
-/// Interval in which expired entries are removed from the log.
+/// Interval of [`maintain`].
 const MAINTAIN_WAIT: Duration = Duration::from_secs(60);
 /// Interval in which [`maintain`] checks whether the log is read.
 const READY_LOOK: Duration = Duration::from_secs(1);
@@ -69,7 +69,10 @@ pub(crate) async fn maintain(followed: Arc<Followed>, log: Arc<dyn RecordLog<Den
     loop {
         let is_ready = followed.list.is_ready();
         if is_ready && let Err(reason) = followed.list.maintain(&*log).await {
-            tracing::warn!(reason, "expired entries of the denylist are not removed; retrying");
+            tracing::warn!(
+                reason,
+                "the log of the denylist cannot be written: expired entries stay in it, and lost ones are missing; retrying"
+            );
         }
         clock.sleep(if is_ready { MAINTAIN_WAIT } else { READY_LOOK }).await;
     }

@@ -40,7 +40,8 @@ pub trait RecordObserver<R: LogRecord>: Send + Sync {
 pub trait RecordLog<R: LogRecord>: Send + Sync {
     /// Appends a record. Returns when it is stored. The error is the reason, without values of the record.
     async fn append(&self, record: R) -> Result<(), String>;
-    /// Removes the record of `key`. Returns when that is stored. The error is the reason, without the key.
+    /// Requests that the record of `key` is removed. A log that is compacted at its start keeps it until then. The error is
+    /// the reason, without the key.
     async fn remove(&self, key: &R::Key) -> Result<(), String>;
     /// Passes all records, and later ones as they are appended, to `observer`, until the caller drops it.
     fn follow(&self, observer: Arc<dyn RecordObserver<R>>);
