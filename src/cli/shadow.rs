@@ -89,7 +89,7 @@ pub(super) async fn thin_evidence(config: &Config, reader: &Reader) -> Vec<Strin
     .collect()
 }
 
-/// The revocations as which one request to the configured provider counts.
+/// The number of revocations that one request to the configured provider counts as.
 fn weight(config: &Config) -> Result<u32, Failure> {
     let clock: std::sync::Arc<dyn crate::port::Clock> = std::sync::Arc::new(SystemClock);
     let radius = delivery::provider(config, &clock)?.and_then(|provider| provider.radius());

@@ -140,8 +140,8 @@ impl Revoke {
         single.into_iter().flatten().chain(tenants).chain(rules).chain(applications).collect()
     }
 
-    /// The error is the key below `revoke` and the problem: a limit in which no request fits that counts as `weight`.
-    /// 0 is no mistake: it stops the revocations.
+    /// The error is the key below `revoke` and the problem: a limit below `weight`, that of one request. 0 is
+    /// valid: it stops the revocations.
     pub(crate) fn check_weight(&self, radius: Radius) -> Result<(), (String, String)> {
         let weight = radius.weight();
         let few = self.written_limits().into_iter().find(|(_, limit)| (1..weight).contains(limit));

@@ -82,7 +82,7 @@ impl Caps<'_> {
     }
 }
 
-/// What a revocation counts towards.
+/// The tenant, rule and application whose limits a revocation counts towards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Scope {
     /// See [`allowance`].

@@ -33,7 +33,7 @@ impl Limit {
         }
     }
 
-    /// The key of the configuration.
+    /// The key of the default in the configuration. A limit by name replaces it.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Application => "revoke.limits.application",
