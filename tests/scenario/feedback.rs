@@ -188,15 +188,21 @@ fn later_feedback_replaces_earlier_feedback() {
 /// thief's.
 #[test]
 fn feedback_ignores_requests_without_credential() {
-    for (field, value) in [("status", "401"), ("status", "429"), ("status", "503"), ("status", "unreadable")] {
+    let log_odds_after = |statuses: &[&str], judgement: Option<Judgement>| {
         let mut scenario = Scenario::in_town();
         let ana = scenario.office_worker("ana", 30);
-        let refused = scenario.send(&ana.from(address::SYDNEY).agent(LIBRARY).set(field, value));
-        scenario.learn(&TestFeedback { id: 1, incident: IncidentId(1), judgement: Benign, lines: &[refused] });
+        let call = ana.from(address::SYDNEY).agent(LIBRARY);
+        let lines: Vec<_> = statuses.iter().map(|status| scenario.send(&call.clone().set("status", *status))).collect();
+        if let Some(judgement) = judgement {
+            scenario.learn(&TestFeedback { id: 1, incident: IncidentId(1), judgement, lines: &lines });
+        }
         scenario.wait(HOUR);
-        let (_, thief) = burst(&mut scenario, &ana, address::SYDNEY, LIBRARY, "admin/secrets");
-        assert!(gravest(&thief) >= Verdict::Alert, "{field} {value}: {thief:#?}");
-    }
+        scenario.see(&call).log_odds
+    };
+    let unchecked = ["401", "429", "503", "unreadable"];
+    let (with, without) = (log_odds_after(&unchecked, Some(Benign)), log_odds_after(&unchecked, None));
+    assert_eq!(with.to_bits(), without.to_bits(), "{with} and {without}");
+    assert!(log_odds_after(&["200"], Some(Benign)) < log_odds_after(&["200"], None), "the control is learnt");
 }
 
 /// A state that is rebuilt learns old feedback before it has the owner's history.
