@@ -10,8 +10,8 @@ use crate::sanitize::is_unsafe;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
     pub format: Format,
-    /// Accepts `confirmed` events. Set it only for topics with trusted producers: such an event can confirm a theft as
-    /// legitimate.
+    /// Accepts `confirmed` events, and `concerns` in native `session_ended` events. Set it only for topics with trusted
+    /// producers: the former can confirm a theft as legitimate, the latter can end all sessions of any user.
     pub confirmed: bool,
     /// Tenant of all its events. Replaces the tenant in the events.
     pub tenant: Option<Tenant>,

@@ -3,6 +3,7 @@
 //! named in `attrs` and is counted.
 
 use tokenwarden::event::{Concerns, Event, Kind, TokenType};
+use tokenwarden::feed::Feed;
 use tokenwarden::format::Format;
 use tokenwarden::token::TokenHasher;
 use tokenwarden::wire::{DecodeError, Decoded, Decoder};
@@ -587,17 +588,32 @@ fn invalid_utf8_in_one_record_keeps_the_batch() {
 }
 
 #[test]
-fn concerns_names_the_tokens_that_end() {
-    let concerns = |members: &str| {
-        let event = event(Format::Native, native(members));
-        (event.facts.as_ref().map(|facts| facts.concerns), unreadable(&event).to_owned())
+fn concerns_counts_with_an_ended_session_of_a_trusted_source() {
+    let read = |confirmed: bool, members: &str| {
+        let mut found = None;
+        let feed = Feed { confirmed, ..Feed::default() };
+        Decoder::new(feed, TokenHasher::new(b"a key for tests")).decode(native(members).as_bytes(), &mut |decoded| {
+            let Ok(Decoded::Event(event)) = decoded else { panic!("no event: {members}") };
+            found = Some(event.into_owned());
+        });
+        let event = found.expect("there is an event");
+        let concerns = event.facts.as_ref().map(|facts| facts.concerns);
+        (concerns, attr(&event, "concerns").to_owned(), unreadable(&event).to_owned())
     };
-    let none = String::new();
-    assert_eq!(concerns(r#","kind":"session_ended""#), (None, none.clone()));
-    assert_eq!(concerns(r#","kind":"session_ended","concerns":"token""#), (None, none.clone()));
-    assert_eq!(concerns(r#","kind":"session_ended","concerns":"user""#), (Some(Concerns::User), none));
+    let kept = |value: &str| (None, value.to_owned(), String::new());
+    let ended = |concerns: &str| format!(r#","kind":"session_ended"{concerns}"#);
+    assert_eq!(read(true, &ended("")), kept(""));
+    assert_eq!(read(true, &ended(r#","concerns":"token""#)), kept(""));
+    let all = r#","concerns":"user","kind":"session_ended""#;
+    assert_eq!(read(true, all), (Some(Concerns::User), String::new(), String::new()));
+    assert_eq!(read(false, all), kept("user"), "a stranger");
+    for kind in ["revoked", "use"] {
+        assert_eq!(read(true, &format!(r#","concerns":"user","kind":"{kind}""#)), kept("user"), "{kind}");
+    }
     for wrong in [r#""all""#, "7", r#""user","concerns":"token""#] {
-        let (concerns, named) = concerns(&format!(r#","kind":"session_ended","concerns":{wrong}"#));
+        let (concerns, _, named) = read(true, &ended(&format!(r#","concerns":{wrong}"#)));
         assert!(concerns.is_none() && named.starts_with("concerns: "), "{wrong}: {named}");
+        let (concerns, _, named) = read(false, &ended(&format!(r#","concerns":{wrong}"#)));
+        assert!(concerns.is_none() && named.is_empty(), "{wrong}: {named}");
     }
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::sections::{DenylistSection, SilencesSection};
 use super::{Config, secret_file};
-use crate::format::Format;
 use crate::notify::UserNoticeSettings;
 use crate::source::kafka::StateTopicUse;
 
@@ -95,9 +94,9 @@ impl Config {
             }
         }
         if let Some(receiver) = &self.signals_receiver {
-            let topics = self.source.kafka.iter().flat_map(|kafka| &kafka.topics);
-            let native = topics.filter(|topic| topic.feed.format == Format::Native).map(|topic| &*topic.topic);
-            let checked = receiver.check(&native.collect::<Vec<_>>());
+            let mut topics = self.source.kafka.iter().flat_map(|kafka| &kafka.topics);
+            let topic = topics.find(|topic| *topic.topic == *receiver.topic);
+            let checked = receiver.check(topic.map(|topic| topic.feed));
             checked.map_err(|(key, problem)| (key, format!("`{key}` {problem}")))?;
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+use crate::feed::Feed;
+use crate::format::Format;
 use crate::jose::Algorithm;
 use crate::jwks::KeysPlace;
 use crate::outgoing::check_url;
@@ -81,9 +83,9 @@ const fn per_minute() -> u32 {
 }
 
 impl SignalsReceiverSettings {
-    /// Checks what the types do not ensure. `topics`: names of the source topics in the native format. The error is the
-    /// key and the problem of its value.
-    pub(crate) fn check(&self, topics: &[&str]) -> Result<(), (&'static str, String)> {
+    /// Checks what the types do not ensure. `feed`: of the source topic `topic`. The error is the key and the problem of
+    /// its value.
+    pub(crate) fn check(&self, feed: Option<Feed>) -> Result<(), (&'static str, String)> {
         let wrong = |key, problem: &str| Err((key, problem.to_owned()));
         if !self.listen.ip().is_loopback() && !self.allow_plaintext {
             let problem = "is reachable from other machines, and requests are not encrypted: listen on 127.0.0.1 behind a \
@@ -101,10 +103,19 @@ impl SignalsReceiverSettings {
         if self.token.as_ref().is_some_and(|token| token.expose_secret().len() < TOKEN_BYTES_MIN) {
             return wrong("signals_receiver.token", "must have at least 16 bytes; use a random value");
         }
-        if !topics.contains(&self.topic.as_str()) {
+        let Some(feed) = feed.filter(|feed| feed.format == Format::Native) else {
             let problem = "must be one of source.kafka.topics, with the format native: the events go through Kafka to the \
                            partition of their user";
             return wrong("signals_receiver.topic", problem);
+        };
+        if !feed.confirmed {
+            let problem = "must have `confirmed = true` in source.kafka.topics: without it, the end of all sessions of a \
+                           user has no effect. Only trusted producers may write to such a topic";
+            return wrong("signals_receiver.topic", problem);
+        }
+        if feed.tenant.is_some_and(|tenant| tenant.as_str() != self.tenant) {
+            let problem = "must be the `tenant` of the topic in source.kafka.topics, which replaces that of the events";
+            return wrong("signals_receiver.tenant", problem);
         }
         if self.max_age_hours == 0 || self.per_minute == 0 {
             return wrong("signals_receiver", "max_age_hours and per_minute must be at least 1");

@@ -9,6 +9,8 @@ use openssl::pkey::PKey;
 use serde_json::Value;
 
 use super::*;
+use crate::feed::{Feed, Tenant};
+use crate::format::Format;
 use crate::jose::SigningKey;
 use crate::outgoing::receiver::{At, NOW};
 
@@ -57,7 +59,7 @@ impl Rig {
             file.display()
         );
         let settings: SignalsReceiverSettings = toml::from_str(&settings).expect("settings");
-        settings.check(&["events"]).expect("they are correct");
+        settings.check(Some(trusted())).expect("they are correct");
         let sink = Arc::new(TestSink::default());
         let receiver = SignalsReceiver::new(&settings, Arc::clone(&sink) as _, Arc::new(At), Arc::new(Metrics::new()));
         let address = receiver.expect("a receiver").serve("127.0.0.1:0".parse().expect("an address")).await;
@@ -91,6 +93,11 @@ impl Rig {
     fn sent(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.sink.sent.lock().expect("a lock"))
     }
+}
+
+/// A topic in the native format to which only trusted producers write.
+fn trusted() -> Feed {
+    Feed { confirmed: true, ..Feed::default() }
 }
 
 fn claims(event: &str, subject: &Value) -> Value {
@@ -241,16 +248,22 @@ fn user_is_found_by_the_configured_identifier() {
 fn settings_error_has_the_key() {
     let mistake = |text: &str| {
         let settings: SignalsReceiverSettings = toml::from_str(text).expect("settings");
-        settings.check(&["events"]).expect_err(text)
+        settings.check(Some(trusted())).expect_err(text)
     };
     let good = "issuer = 'i'\naudience = 'a'\njwks_file = 'k'\ntopic = 'events'\ntenant = ''\n";
-    assert_eq!(toml::from_str::<SignalsReceiverSettings>(good).expect("settings").check(&["events"]), Ok(()));
+    let settings: SignalsReceiverSettings = toml::from_str(good).expect("settings");
+    let problem = |feed| settings.check(feed).err().map(|(key, _)| key);
+    assert_eq!(problem(Some(trusted())), None);
+    assert_eq!(problem(None), Some("signals_receiver.topic"));
+    assert_eq!(problem(Some(Feed { format: Format::Okta, ..trusted() })), Some("signals_receiver.topic"));
+    assert_eq!(problem(Some(Feed::default())), Some("signals_receiver.topic"), "strangers may write to it");
+    let of_acme = Feed { tenant: Tenant::new("acme"), ..trusted() };
+    assert_eq!(problem(Some(of_acme)), Some("signals_receiver.tenant"), "the events have no tenant");
     for (text, key) in [
         (format!("listen = '0.0.0.0:1'\n{good}"), "signals_receiver.listen"),
         (good.replace("'i'", "''"), "signals_receiver.issuer"),
         (format!("{good}algorithms = []"), "signals_receiver.algorithms"),
         (format!("{good}token = 'short'"), "signals_receiver.token"),
-        (good.replace("'events'", "'other'"), "signals_receiver.topic"),
         (format!("{good}per_minute = 0"), "signals_receiver"),
         (format!("{good}jwks_url = 'https://id.example/k'"), "signals_receiver"),
         (good.replace("jwks_file = 'k'", "jwks_url = 'http://id.example/k'"), "signals_receiver.jwks_url"),

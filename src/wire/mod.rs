@@ -46,6 +46,7 @@ pub struct Decoder {
     /// `None` for the native format.
     mapper: Option<Mapper>,
     tenant: Option<Tenant>,
+    confirmed: bool,
     hasher: TokenHasher,
     notes: Notes,
 }
@@ -82,8 +83,15 @@ type Take<'t, 'a> = dyn FnMut(Result<Decoded<'a>, DecodeError>) + 't;
 
 impl Decoder {
     pub fn new(feed: impl Into<Feed>, hasher: TokenHasher) -> Self {
-        let Feed { format, tenant, .. } = feed.into();
-        Self { format, mapper: mapping::of(format).map(Mapper::new), tenant, hasher, notes: Notes::default() }
+        let Feed { format, tenant, confirmed } = feed.into();
+        Self {
+            format,
+            mapper: mapping::of(format).map(Mapper::new),
+            tenant,
+            confirmed,
+            hasher,
+            notes: Notes::default(),
+        }
     }
 
     /// Returns the notes since the last call, and clears them.
@@ -239,7 +247,7 @@ impl Decoder {
                 take(Ok(Decoded::Event(event)));
                 return Found::Record;
             }
-            let decoded = native::decode(payload, base, text, &mut screen);
+            let decoded = native::decode(payload, base, text, self.confirmed, &mut screen);
             // The reader stops at the first fault of a record; a syntax error may follow.
             let decoded = decoded.map_err(|error| whole(payload, base, text).err().unwrap_or(error));
             return match decoded {

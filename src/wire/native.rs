@@ -27,16 +27,17 @@ use crate::token::TokenId;
 /// Members that every event has.
 pub(crate) const MARKS: &[&str] = &["event_id", "token_id"];
 
-/// Decodes the one event in `text`, which begins at byte `base` of `payload`.
+/// Decodes the one event in `text`, which begins at byte `base` of `payload`. `confirmed`: that of the source.
 pub(crate) fn decode<'a>(
     payload: &[u8],
     base: usize,
     text: &'a str,
+    confirmed: bool,
     screen: &mut Screen<'_>,
 ) -> Result<Event<'a>, DecodeError> {
     let mut fault = None;
     let mut json = serde_json::Deserializer::from_str(text);
-    let event = json.deserialize_map(EventVisitor { screen, fault: &mut fault });
+    let event = json.deserialize_map(EventVisitor { screen, fault: &mut fault, confirmed });
     event
         .and_then(|event| json.end().map(|()| event))
         .map_err(|error| DecodeError::json(payload, base, text, &error, fault))
@@ -77,6 +78,7 @@ impl<'de, F> Visitor<'de> for NameSeed<F> {
 struct EventVisitor<'v, 's> {
     screen: &'v mut Screen<'s>,
     fault: &'v mut Option<Fault>,
+    confirmed: bool,
 }
 
 impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
@@ -87,11 +89,16 @@ impl<'de> Visitor<'de> for EventVisitor<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Event<'de>, A::Error> {
-        let Self { screen, fault } = self;
+        let Self { screen, fault, confirmed } = self;
         let mut draft = Draft::new();
         let mut seen = 0_u32;
         while let Some(name) = members.next_key_seed(NameSeed(Field::parse))? {
             let field = match name {
+                // The event names a user, not the sessions that end. A stranger could end those of any user.
+                Name::Known(field @ Field::Concerns) if !confirmed => {
+                    draft.attr(Cow::Borrowed(field.name()), members.next_value()?, screen);
+                    continue;
+                }
                 Name::Known(field) => field,
                 Name::Unknown(name) => {
                     draft.attr(name, members.next_value()?, screen);
@@ -152,6 +159,7 @@ struct Draft<'a> {
     token_id: Option<TokenId<'a>>,
     parent_token_id: Option<TokenId<'a>>,
     timestamp: Option<Timestamp>,
+    concerns: Concerns,
     attrs_omitted: u64,
 }
 
@@ -163,6 +171,7 @@ impl<'a> Draft<'a> {
             token_id: None,
             parent_token_id: None,
             timestamp: None,
+            concerns: Concerns::Token,
             attrs_omitted: 0,
         }
     }
@@ -211,7 +220,7 @@ impl<'a> Draft<'a> {
             }
             Field::Concerns => match value.text()?.as_deref() {
                 None | Some("token") => {}
-                Some("user") => event.facts.get_or_insert_default().concerns = Concerns::User,
+                Some("user") => self.concerns = Concerns::User,
                 Some(_) => return Err("expected token or user"),
             },
             Field::TokenType => {
@@ -247,7 +256,7 @@ impl<'a> Draft<'a> {
             Field::BytesOut => swap(&mut event.bytes_out, &mut others.bytes_out),
             Field::Kind => swap(&mut event.kind, &mut others.kind),
             Field::TokenType => swap(&mut event.token_type, &mut others.token_type),
-            Field::Concerns => swap(&mut event.facts, &mut others.facts),
+            Field::Concerns => swap(&mut self.concerns, &mut other.concerns),
             Field::Scopes => swap(&mut event.scopes, &mut others.scopes),
             Field::Geo => swap(&mut event.geo, &mut others.geo),
             _ => {}
@@ -297,8 +306,15 @@ impl<'a> Draft<'a> {
     }
 
     /// The event, or the required field that is missing.
-    fn finish(self, screen: &mut Screen<'_>) -> Result<Event<'a>, Field> {
-        let Self { mut event, event_id, token_id, parent_token_id, timestamp, attrs_omitted } = self;
+    fn finish(mut self, screen: &mut Screen<'_>) -> Result<Event<'a>, Field> {
+        if self.concerns == Concerns::User {
+            if self.event.kind == Kind::SessionEnded {
+                self.event.facts.get_or_insert_default().concerns = self.concerns;
+            } else {
+                self.attr_text(Cow::Borrowed(Field::Concerns.name()), Cow::Borrowed("user"), screen);
+            }
+        }
+        let Self { mut event, event_id, token_id, parent_token_id, timestamp, attrs_omitted, .. } = self;
         event.event_id = event_id.ok_or(Field::EventId)?;
         event.timestamp = timestamp.ok_or(Field::Timestamp)?;
         event.token_id = token_id.ok_or(Field::TokenId)?;

@@ -260,7 +260,7 @@ mod tests {
         let mut notes = Notes::default();
         let mut screen = Screen::new(text.as_bytes(), &hasher, &mut notes);
         let short = if screen.is_clean() { decode(text, &mut screen) } else { None };
-        let long = native::decode(text.as_bytes(), 0, text, &mut screen).ok();
+        let long = native::decode(text.as_bytes(), 0, text, true, &mut screen).ok();
         (short, long)
     }
 

@@ -35,7 +35,10 @@ fn pushed_end_of_a_session_is_learnt() {
         "[signals_receiver]\nlisten = '127.0.0.1:{port}'\nissuer = 'https://id.example'\naudience = 'warden'\n\
          jwks_file = 'jwks.json'\ntopic = '{TOPIC}'\ntenant = 'acme'\n"
     );
-    keep_secret(&file, &(read(&file) + &section));
+    let topics = format!("topics = [{{ topic = '{TOPIC}', confirmed = true }}]");
+    let text = read(&file).replace(&format!("topics = ['{TOPIC}']"), &topics);
+    assert!(text.contains(&topics), "{text}");
+    keep_secret(&file, &(text + &section));
     let service = Service::start(folder, free_port());
     assert_eq!(service.page("/readyz"), "ok\n");
 

@@ -168,10 +168,9 @@ fn revoked_first_token_of_a_chain_ends_itself() {
     assert_has_ended(&mut scenario, &token("at-5", "access"), "the end of the current one");
 }
 
-/// As a receiver of Shared Signals reports it, without the id of a session.
-#[test]
-fn end_of_all_sessions_of_a_user_is_learnt() {
-    let mut scenario = Scenario::in_town();
+/// Whether `use_after_session_end` and `use_after_revocation` fire for later sessions of a user after a life-cycle event
+/// that names only the user. The last: for the session of another user.
+fn after_end_of_all(mut scenario: Scenario, kind: &str) -> [bool; 3] {
     let session = |person: &str| Event::of(person).set("token_type", "session");
     for _ in 0..6 {
         scenario.wait(10 * MINUTE);
@@ -180,10 +179,23 @@ fn end_of_all_sessions_of_a_user_is_learnt() {
         }
     }
     scenario.wait(MINUTE);
-    scenario.see(&Event::of("ana").kind("session_ended").set("token_id", "ssf-1").set("concerns", "user"));
+    scenario.see(&Event::of("ana").kind(kind).set("token_id", "ssf-1").set("concerns", "user"));
     scenario.wait(10 * MINUTE);
     let late = scenario.see(&session("ana"));
-    assert!(fired(&late, UseAfterSessionEnd), "{late:#?}");
     let other = scenario.see(&session("bob"));
-    assert!(!fired(&other, UseAfterSessionEnd), "{other:#?}");
+    [fired(&late, UseAfterSessionEnd), fired(&late, UseAfterRevocation), fired(&other, UseAfterSessionEnd)]
+}
+
+/// As a receiver of Shared Signals reports it, without the id of a session.
+#[test]
+fn end_of_all_sessions_of_a_user_is_learnt() {
+    assert_eq!(after_end_of_all(Scenario::in_town_confirmed(), "session_ended"), [true, false, false]);
+}
+
+#[test]
+fn stranger_ends_no_token_that_it_does_not_name() {
+    for kind in ["session_ended", "revoked"] {
+        assert_eq!(after_end_of_all(Scenario::in_town(), kind), [false; 3], "{kind}");
+    }
+    assert_eq!(after_end_of_all(Scenario::in_town_confirmed(), "revoked"), [false; 3], "only sessions end together");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokenwarden::engine::{self, Feedback, FeedbackEvent, Learnt, Settings, State, Step};
 use tokenwarden::enrich::{Enricher, GeoSettings};
+use tokenwarden::feed::Feed;
 use tokenwarden::place::{Coordinates, Country, Network, NetworkClass, Place};
 use tokenwarden::port::GeoLookup;
 use tokenwarden::rule::RuleSet;
@@ -195,7 +196,10 @@ impl Scenario {
 
     fn with(settings: Settings) -> Self {
         Self {
-            decoder: Decoder::new(Format::Native, TokenHasher::new(b"a key for stories")),
+            decoder: Decoder::new(
+                Feed { confirmed: settings.confirmed, ..Feed::default() },
+                TokenHasher::new(b"a key for stories"),
+            ),
             enricher: Enricher::with_lookup(Box::new(Atlas)),
             rules: RuleSet::builtin(),
             state: State::new(settings),

@@ -4,7 +4,7 @@ use super::case::{Case, CaseEvent, Expect};
 use super::{LoadedRules, RuleCases};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
-use crate::format::Format;
+use crate::feed::Feed;
 use crate::rule::RuleSet;
 use crate::token::TokenHasher;
 use crate::verdict::{Outcome, RuleId};
@@ -44,7 +44,7 @@ pub fn run<'c>(loaded: &LoadedRules, cases: &'c RuleCases, settings: &engine::Se
     let mut run = |case: &Case| {
         let with_policies = (!case.policies.is_empty()).then(|| loaded.rules.with_policies(cases.rule, &case.policies));
         let mut replay = Replay {
-            decoder: Decoder::new(Format::Native, TokenHasher::new(KEY_OF_CASES)),
+            decoder: Decoder::new(Feed { confirmed: true, ..Feed::default() }, TokenHasher::new(KEY_OF_CASES)),
             enricher: &mut enricher,
             rules: with_policies.as_ref().unwrap_or(&loaded.rules),
             // The operator writes the cases, so `confirmed` events are trusted.
