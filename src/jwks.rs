@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqwest::Client;
 
@@ -17,6 +18,8 @@ const KEEP_MS: i64 = 10 * MINUTE_MS;
 const STALE_MS: i64 = 60 * MINUTE_MS;
 /// Minimum time between two reads. An unknown key id causes one, and anyone can send it.
 const READ_WAIT_MS: i64 = 30 * SECOND_MS;
+/// Maximum wait for the read of another request.
+const OTHER_READ_WAIT: Duration = Duration::from_secs(10);
 /// Maximum size of a set of keys, bytes.
 const BYTES_MAX: usize = 256 << 10;
 
@@ -56,49 +59,76 @@ struct Known {
 pub(crate) struct KeysUnavailable;
 
 pub(crate) struct Keys {
+    /// The key of the configuration that has the place.
+    key: &'static str,
     place: Place,
     clock: Arc<dyn Clock>,
     known: Arc<Mutex<Known>>,
+    /// Held during a read.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Keys {
     /// Reads the file once. The error is the key of the configuration and the problem.
     pub(crate) fn of(place: KeysPlace, clock: Arc<dyn Clock>) -> Result<Self, Mistake> {
-        let place = match place {
+        let (key, place) = match place {
             KeysPlace::File { key, path } => {
                 read_file(&path).map_err(Mistake::of(key))?;
-                Place::File(path)
+                (key, Place::File(path))
             }
             KeysPlace::Url { key, url: text, ca_file, allow_private } => {
                 let url = url::Url::parse(&text).map_err(|error| Mistake::new(key, error.to_string()))?;
                 let client = outgoing::client(&url, allow_private, ca_file.as_deref());
-                Place::Url(client.map_err(Mistake::of(key))?, text)
+                (key, Place::Url(client.map_err(Mistake::of(key))?, text))
             }
         };
-        Ok(Self { place, clock, known: Arc::default() })
+        Ok(Self { key, place, clock, known: Arc::default(), reading: Arc::default() })
     }
 
-    /// The keys, read again if they are old or do not have `id`. Other requests do not wait for a read. A task of its own
-    /// reads, so that a client that disconnects does not cancel it.
+    /// The keys, read again if they are old or do not have `id`. A request whose key is known does not wait for the read
+    /// of another one, the others wait. An error, if a read is due that failed or must wait: `id` may be a new key then.
     pub(crate) async fn with(&self, id: &str) -> Result<Arc<KeySet>, KeysUnavailable> {
+        let reading = if let Ok(reading) = Arc::clone(&self.reading).try_lock_owned() {
+            reading
+        } else {
+            if let Some(set) = self.with_key(id, self.clock.now_millis()) {
+                return Ok(set);
+            }
+            let reading = tokio::time::timeout(OTHER_READ_WAIT, Arc::clone(&self.reading).lock_owned()).await;
+            reading.map_err(|_| KeysUnavailable)?
+        };
         let now = self.clock.now_millis();
-        if self.is_to_read(id, now) {
-            let (place, known) = (self.place.clone(), Arc::clone(&self.known));
-            let reading = tokio::spawn(async move {
-                match place.read().await {
-                    Ok(set) => {
-                        let mut known = unpoisoned(&known);
-                        (known.set, known.read_at) = (Arc::new(set), Some(now));
-                    }
-                    Err(problem) => tracing::error!(problem, "the keys of an issuer cannot be read"),
-                }
-            });
-            // A panic of the task leaves the known keys as they are.
-            let _ = reading.await;
+        if !self.is_to_read(id, now) {
+            return self.with_key(id, now).ok_or(KeysUnavailable);
         }
-        let known = unpoisoned(&self.known);
-        if is_within(known.read_at, STALE_MS, now) { Ok(Arc::clone(&known.set)) } else { Err(KeysUnavailable) }
+        let (key, place, known) = (self.key, self.place.clone(), Arc::clone(&self.known));
+        // A task of its own reads, so that a client that disconnects does not cancel it.
+        let read = tokio::spawn(async move {
+            let _reading = reading;
+            match place.read().await {
+                Ok(set) => {
+                    let set = Arc::new(set);
+                    let mut known = unpoisoned(&known);
+                    (known.set, known.read_at) = (Arc::clone(&set), Some(now));
+                    Some(set)
+                }
+                Err(problem) => {
+                    tracing::error!(key, problem, "the keys of an issuer cannot be read");
+                    None
+                }
+            }
+        });
+        // A panic of the task leaves the known keys as they are.
+        let read = read.await.ok().flatten();
+        read.or_else(|| self.with_key(id, now)).ok_or(KeysUnavailable)
     }
+
+    /// The known keys, if they have `id` and are not too old.
+    fn with_key(&self, id: &str, now: i64) -> Option<Arc<KeySet>> {
+        let known = unpoisoned(&self.known);
+        (is_within(known.read_at, STALE_MS, now) && known.set.has(id)).then(|| Arc::clone(&known.set))
+    }
+
     fn is_to_read(&self, id: &str, now: i64) -> bool {
         let mut known = unpoisoned(&self.known);
         let is_fresh = is_within(known.read_at, KEEP_MS, now) && known.set.has(id);

@@ -30,7 +30,7 @@ use crate::jose::{self, TOKEN_BYTES_MAX};
 use crate::jwks::Keys;
 use crate::listener;
 use crate::lock::unpoisoned;
-use crate::millis::MINUTE_MS;
+use crate::millis::{MINUTE_MS, SECOND_MS};
 use crate::port::{Clock, EventSink, Mistake};
 use crate::telemetry::Metrics;
 
@@ -40,8 +40,12 @@ const PATH: &str = "/events";
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 /// Time limit of a request, with the acknowledgement of the brokers.
 const REQUEST_WAIT: Duration = Duration::from_secs(20);
-/// Maximum number of requests that are handled at once.
+/// Time limit of the body.
+const BODY_WAIT: Duration = Duration::from_secs(5);
+/// Maximum number of requests that are handled at once, after their bodies have arrived.
 const CONCURRENT_MAX: usize = 64;
+/// Maximum number of requests per minute before their signatures are verified, for each of `per_minute`.
+const UNVERIFIED_FOR_EACH: u32 = 20;
 /// `Retry-After` of an answer 503, seconds.
 const RETRY_AFTER_S: i64 = 30;
 
@@ -52,8 +56,31 @@ struct Receiver {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     room: Semaphore,
-    /// The current minute, and the number of requests in it.
-    requests: Mutex<(i64, u32)>,
+    unverified: Mutex<MinuteCount>,
+    verified: Mutex<MinuteCount>,
+}
+
+/// Number of requests in one minute.
+#[derive(Default)]
+struct MinuteCount {
+    /// Minutes since the epoch.
+    minute: i64,
+    requests: u32,
+}
+
+impl MinuteCount {
+    /// Counts a request at `now`, milliseconds since the epoch, unless there are `max` of them.
+    fn count(&mut self, max: u32, now: i64) -> Result<(), Refusal> {
+        let minute = now.div_euclid(MINUTE_MS);
+        if self.minute != minute {
+            *self = Self { minute, requests: 0 };
+        }
+        if self.requests >= max {
+            return Err(Refusal::Busy(((minute + 1) * MINUTE_MS - now).div_euclid(SECOND_MS) + 1));
+        }
+        self.requests += 1;
+        Ok(())
+    }
 }
 
 /// The receiver, ready to listen.
@@ -76,7 +103,8 @@ impl SignalsReceiver {
             clock,
             metrics,
             room: Semaphore::new(CONCURRENT_MAX),
-            requests: Mutex::default(),
+            unverified: Mutex::default(),
+            verified: Mutex::default(),
         };
         let router = Router::new()
             .route(PATH, on(MethodFilter::POST, receive))
@@ -98,8 +126,10 @@ impl SignalsReceiver {
 /// Why a request has another answer than 202.
 enum Refusal {
     Token(Rejected),
-    /// The transmitter must send the token again.
+    /// The transmitter must send the token again. An error of the service, which is logged.
     Unavailable(&'static str),
+    /// The same, but anyone can cause it with a token without a valid signature.
+    Later,
     TooLarge,
     /// Seconds to wait.
     Busy(i64),
@@ -127,6 +157,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
             tracing::error!(description, "a Security Event Token is not accepted");
             later(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER_S)
         }
+        Err(Refusal::Later) => later(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER_S),
         Err(Refusal::Busy(seconds)) => later(StatusCode::TOO_MANY_REQUESTS, seconds),
         Err(Refusal::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
     };
@@ -149,22 +180,22 @@ impl Receiver {
     /// Verifies the token of a request, and sends its events.
     async fn take(&self, request: Request) -> Result<(), Refusal> {
         self.authenticate(request.headers())?;
-        self.count()?;
-        let Ok(_place) = self.room.try_acquire() else {
-            return Err(Refusal::Unavailable("too many requests are handled at once"));
-        };
+        let per_minute = self.settings.per_minute;
+        let unverified_max = per_minute.saturating_mul(UNVERIFIED_FOR_EACH);
+        unpoisoned(&self.unverified).count(unverified_max, self.clock.now_millis())?;
         let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case(MEDIA_TYPE)) {
             return Err(Rejected(Code::InvalidRequest, "the media type must be application/secevent+jwt").into());
         }
-        let body = to_bytes(request.into_body(), TOKEN_BYTES_MAX).await;
-        let body = body.map_err(|_| Refusal::TooLarge)?;
+        let body = tokio::time::timeout(BODY_WAIT, to_bytes(request.into_body(), TOKEN_BYTES_MAX)).await;
+        let body = body.map_err(|_| Refusal::Later)?.map_err(|_| Refusal::TooLarge)?;
+        let _place = self.room.try_acquire().map_err(|_| Refusal::Later)?;
         let malformed =
             Rejected(Code::InvalidRequest, "the body is not a signed token in compact form with a key id (kid)");
         let token = std::str::from_utf8(&body).map_err(|_| malformed)?.trim();
         let id = jose::key_id(token).map_err(|_| malformed)?;
         let keys = self.keys.with(&id).await;
-        let keys = keys.map_err(|_| Refusal::Unavailable("the keys of the transmitter cannot be read"))?;
+        let keys = keys.map_err(|_| Refusal::Later)?;
         let signed = keys.verify(token, &self.settings.algorithms).map_err(|problem| match problem {
             jose::Rejected::Malformed => malformed,
             jose::Rejected::Algorithm => {
@@ -173,6 +204,7 @@ impl Receiver {
             jose::Rejected::UnknownKey => Rejected(Code::InvalidKey, "the key id (kid) is unknown"),
             jose::Rejected::Signature => Rejected(Code::InvalidKey, "the signature is wrong"),
         })?;
+        unpoisoned(&self.verified).count(per_minute, self.clock.now_millis())?;
         for native in set::events(&signed, &self.settings, self.clock.now_millis())? {
             let sent = self.sink.send(&native.key, native.event.to_string().as_bytes()).await;
             sent.map_err(|reason| {
@@ -194,20 +226,6 @@ impl Receiver {
             return Ok(());
         }
         Err(Rejected(Code::AuthenticationFailed, "the bearer token is missing or wrong"))
-    }
-
-    fn count(&self) -> Result<(), Refusal> {
-        let now = self.clock.now_millis();
-        let minute = now.div_euclid(MINUTE_MS);
-        let mut requests = unpoisoned(&self.requests);
-        if requests.0 != minute {
-            *requests = (minute, 0);
-        }
-        if requests.1 >= self.settings.per_minute {
-            return Err(Refusal::Busy(((minute + 1) * MINUTE_MS - now).div_euclid(1_000) + 1));
-        }
-        requests.1 += 1;
-        Ok(())
     }
 }
 

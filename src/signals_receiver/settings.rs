@@ -48,10 +48,10 @@ pub(crate) struct SignalsReceiverSettings {
     pub(crate) user: UserIdentifier,
     /// Issuer of identifiers of the format `iss_sub`. Without it, `issuer`.
     pub(crate) subject_issuer: Option<String>,
-    /// Greatest age of a token.
-    #[serde(default = "max_age")]
+    /// Maximum age of a token, hours.
+    #[serde(default = "max_age_hours")]
     pub(crate) max_age_hours: u32,
-    /// Maximum number of requests per minute.
+    /// Maximum number of tokens with a valid signature per minute.
     #[serde(default = "per_minute")]
     pub(crate) per_minute: u32,
 }
@@ -74,7 +74,7 @@ fn all() -> Vec<Algorithm> {
     Algorithm::ALL.to_vec()
 }
 
-const fn max_age() -> u32 {
+const fn max_age_hours() -> u32 {
     168
 }
 
