@@ -22,7 +22,7 @@ pub(super) struct Delivery {
     revocations: Family<Labels<1>, Counter>,
     denylist_checks: Family<Labels<1>, Counter>,
     user_api_requests: Family<Labels<1>, Counter>,
-    signals_received: Family<Labels<1>, Counter>,
+    signals_requests: Family<Labels<1>, Counter>,
     denylist_entries: Gauge,
     silences_active: Gauge,
     silences_refused: Gauge,
@@ -87,7 +87,7 @@ impl Delivery {
         let revocations = family("revocations", "Revocations requested or not requested, by outcome");
         let denylist_checks = family("denylist_checks", "Requests of gateways to the denylist endpoint, by result");
         let user_api_requests = family("user_api_requests", "Requests to the API for users, by status");
-        let signals_received = family("signals_received", "Requests to the receiver of Shared Signals, by status");
+        let signals_requests = family("signals_requests", "Requests to the receiver of Shared Signals, by status");
         let lane_panics = family("lane_panics", "Panics in the delivery of alerts and revocations, by lane");
         let channel_rejecting = Family::<Labels<1>, Gauge>::default();
         let help = "1 while a channel rejects alerts or fails repeatedly";
@@ -106,7 +106,7 @@ impl Delivery {
             revocations,
             denylist_checks,
             user_api_requests,
-            signals_received,
+            signals_requests,
             denylist_entries,
             silences_active,
             silences_refused,
@@ -126,11 +126,12 @@ impl Delivery {
         self.denylist_entries.set(entries as i64);
     }
 
-    /// Counts a request to the API for users.
+    /// Counts a request to the receiver of Shared Signals.
     pub(super) fn signals_answered(&self, status: u16) {
-        self.signals_received.get_or_create(&[("status", status.to_string().into())]).inc();
+        self.signals_requests.get_or_create(&[("status", status.to_string().into())]).inc();
     }
 
+    /// Counts a request to the API for users.
     pub(super) fn user_api_answered(&self, status: u16) {
         self.user_api_requests.get_or_create(&[("status", status.to_string().into())]).inc();
     }

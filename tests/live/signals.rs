@@ -81,8 +81,9 @@ fn pushed_end_of_a_session_is_learnt() {
     used("late", now - 60_000);
     let rules = "SELECT has(rules, 'use_after_session_end') FROM token_events WHERE event_id = 'late'";
     service.until(rules, "1");
+    assert_eq!(service.sql(ended), "1,\"s-1\",\"ann\"", "the repetition is not stored");
     let places = "SELECT uniqExact(source_partition) FROM token_events";
     assert_eq!(service.sql(places), "1", "the event is in the partition of its user");
-    service.until_metric("tokenwarden_signals_received_total{status=\"202\"} 2");
+    service.until_metric("tokenwarden_signals_requests_total{status=\"202\"} 2");
     assert_eq!(service.terminate().0.code(), Some(0));
 }
