@@ -86,7 +86,7 @@ pub(crate) struct Config {
     pub(crate) notify_users: Option<UserNoticeSettings>,
     /// Without it, there is no API for users.
     pub(crate) user_api: Option<UserApiSettings>,
-    /// Without it, no security events are received.
+    /// Without it, the service does not listen for security events.
     pub(crate) signals_receiver: Option<SignalsReceiverSettings>,
     pub(crate) detection: Detection,
     pub(crate) outbox: Outbox,
