@@ -174,8 +174,11 @@ impl Kafka {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client");
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, 0);
-        let committed = consumer.committed_offsets(asked, Duration::from_secs(10)).expect("the broker answers");
-        match committed.elements()[0].offset() {
+        // A broker that has just started is not the coordinator of the group yet.
+        let committed = eventually(Duration::from_secs(20), "the broker answers", || {
+            consumer.committed_offsets(asked.clone(), Duration::from_secs(10)).ok()
+        });
+        match committed.expect("the broker answers").elements()[0].offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }
