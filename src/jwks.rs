@@ -39,6 +39,24 @@ pub(crate) enum KeysPlace {
     },
 }
 
+impl KeysPlace {
+    /// `file` or `url`, each with its key of the configuration. `None`: not exactly one is set.
+    pub(crate) fn one_of(
+        file: (&'static str, Option<&PathBuf>),
+        url: (&'static str, Option<&String>),
+        ca_file: Option<&PathBuf>,
+        allow_private: bool,
+    ) -> Option<Self> {
+        match (file, url) {
+            ((key, Some(path)), (_, None)) => Some(Self::File { key, path: path.clone() }),
+            ((_, None), (key, Some(url))) => {
+                Some(Self::Url { key, url: url.clone(), ca_file: ca_file.cloned(), allow_private })
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Place {
     File(PathBuf),

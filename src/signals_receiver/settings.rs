@@ -132,15 +132,11 @@ impl SignalsReceiverSettings {
 
     /// The place of the keys. `None`: not exactly one is set.
     pub(super) fn keys(&self) -> Option<KeysPlace> {
-        match (&self.jwks_file, &self.jwks_url) {
-            (Some(path), None) => Some(KeysPlace::File { key: "signals_receiver.jwks_file", path: path.clone() }),
-            (None, Some(url)) => Some(KeysPlace::Url {
-                key: "signals_receiver.jwks_url",
-                url: url.clone(),
-                ca_file: self.ca_file.clone(),
-                allow_private: self.allow_private,
-            }),
-            _ => None,
-        }
+        KeysPlace::one_of(
+            ("signals_receiver.jwks_file", self.jwks_file.as_ref()),
+            ("signals_receiver.jwks_url", self.jwks_url.as_ref()),
+            self.ca_file.as_ref(),
+            self.allow_private,
+        )
     }
 }

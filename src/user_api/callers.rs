@@ -102,14 +102,10 @@ impl Callers {
 
 /// The place of the keys. `None`: not exactly one is set.
 fn keys_of(settings: &JwtSettings) -> Option<KeysPlace> {
-    match (&settings.jwks_file, &settings.jwks_url) {
-        (Some(path), None) => Some(KeysPlace::File { key: "jwt.jwks_file", path: path.clone() }),
-        (None, Some(url)) => Some(KeysPlace::Url {
-            key: "jwt.jwks_url",
-            url: url.clone(),
-            ca_file: settings.ca_file.clone(),
-            allow_private: settings.allow_private,
-        }),
-        _ => None,
-    }
+    KeysPlace::one_of(
+        ("jwt.jwks_file", settings.jwks_file.as_ref()),
+        ("jwt.jwks_url", settings.jwks_url.as_ref()),
+        settings.ca_file.as_ref(),
+        settings.allow_private,
+    )
 }
