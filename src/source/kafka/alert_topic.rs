@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
-use super::connect::misconfigured;
 use super::native::describe;
+use super::own_topic::producer;
 use super::settings::KafkaSettings;
 use super::state_log::Quiet;
 use crate::port::{DeliveryError, MessageTopic, SourceError};
@@ -43,10 +42,8 @@ impl AlertTopic {
             return Err(format!("begins with `{prefix}.`, as the topics that tokenwarden reads; name another topic"));
         }
         let reason = |error: SourceError| format!("cannot be used: {error}");
-        let mut config = settings.client_config().map_err(reason)?;
-        config.set("acks", "all").set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS);
         let producer =
-            FutureProducer::from_config_and_context(&config, Quiet).map_err(misconfigured).map_err(reason)?;
+            settings.client_config().and_then(|config| producer(config, ACKNOWLEDGE_WAIT_MS)).map_err(reason)?;
         Ok(Self { name: name.into(), producer })
     }
 

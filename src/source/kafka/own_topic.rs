@@ -2,11 +2,12 @@
 
 use std::sync::Mutex;
 
+use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::producer::{DeliveryResult, FutureProducer, ProducerContext};
 use rdkafka::util::IntoOpaque;
 
 use super::connect::{create_topic, misconfigured};
@@ -16,8 +17,17 @@ use super::state_log::Quiet;
 use crate::lock::unpoisoned;
 use crate::port::SourceError;
 
+/// Time limit for the brokers to acknowledge a message that a request waits for, milliseconds.
+pub(super) const ACKNOWLEDGE_WAIT_MS: &str = "10000";
 /// Reason if the ACL does not permit writing.
 const FORBIDDEN: &str = "we may not write to it (ACL)";
+
+/// A producer of single messages. All in-sync replicas acknowledge each within `wait_ms` milliseconds. Sends no request
+/// to a broker.
+pub(super) fn producer(mut config: ClientConfig, wait_ms: &str) -> Result<FutureProducer<Quiet>, SourceError> {
+    config.set("acks", "all").set("message.timeout.ms", wait_ms);
+    FutureProducer::from_config_and_context(&config, Quiet).map_err(misconfigured)
+}
 
 /// The topic.
 pub(super) struct OwnTopic {

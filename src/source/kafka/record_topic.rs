@@ -17,6 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::check::{Finding, Level};
 use super::connect::{create_topic, misconfigured};
+use super::own_topic::{ACKNOWLEDGE_WAIT_MS, producer};
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::Quiet;
 use crate::port::{LogRecord, RecordLog, RecordObserver, SourceError};
@@ -26,8 +27,6 @@ use crate::retry::RetryPolicy;
 const PARTITION: i32 = 0;
 /// 400 days, longer than any record is needed.
 const RETENTION_MS: i64 = 34_560_000_000;
-/// Time limit for the brokers to acknowledge a record.
-const ACKNOWLEDGE_WAIT_MS: &str = "10000";
 /// Interval in which the end of the observer is noticed.
 const READ_WAIT: Duration = Duration::from_millis(500);
 /// After a failure to begin reading.
@@ -53,9 +52,7 @@ impl<R: LogRecord> RecordTopic<R> {
         let mut config = settings.client_config()?;
         // Needed by the consumer, and not used, because offsets are neither read nor committed.
         config.set("group.id", &settings.group_id).set("enable.auto.commit", "false");
-        let mut for_producer = config.clone();
-        for_producer.set("acks", "all").set("message.timeout.ms", ACKNOWLEDGE_WAIT_MS);
-        let producer = FutureProducer::from_config_and_context(&for_producer, Quiet).map_err(misconfigured)?;
+        let producer = producer(config.clone(), ACKNOWLEDGE_WAIT_MS)?;
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
         Ok(Self { config, topic: Self::name(settings).into(), producer, records: PhantomData })
     }
