@@ -210,6 +210,14 @@ pub(crate) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BaselineId(pub u64);
 
+/// The subject key of a tenant's subject. See [`Event::subject_key`].
+pub(crate) fn key_of_subject(tenant: Option<&str>, subject: &str) -> String {
+    match tenant {
+        Some(tenant) => format!("{tenant}/{subject}"),
+        None => subject.to_owned(),
+    }
+}
+
 impl Event<'_> {
     /// A copy that borrows nothing.
     pub fn into_owned(self) -> Event<'static> {
@@ -271,10 +279,7 @@ impl Event<'_> {
     /// grant, application and token. The application counts only for an access token without user and grant.
     pub(crate) fn subject_key(&self) -> String {
         let (tenant, subject) = self.subject_parts();
-        match tenant {
-            Some(tenant) => format!("{tenant}/{subject}"),
-            None => subject.to_owned(),
-        }
+        key_of_subject(tenant, subject)
     }
 
     /// Whether `key` is this event's subject key. Does not allocate.

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::settings::SignalsReceiverSettings;
 use super::subject::Subject;
-use crate::event::Kind;
+use crate::event::{Kind, key_of_subject};
 use crate::jose::Signed;
 use crate::millis::{HOUR_MS, MINUTE_MS};
 use crate::number::hex;
@@ -135,7 +135,7 @@ impl Context<'_> {
             native.insert("concerns".to_owned(), "user".into());
         }
         native.insert("attrs".to_owned(), json!({ "received_as": "shared_signals" }));
-        let key = if tenant.is_empty() { user } else { format!("{tenant}/{user}") };
+        let key = key_of_subject(Some(tenant.as_str()).filter(|tenant| !tenant.is_empty()), &user);
         Ok(Some(Native { key, event: native.into() }))
     }
 
