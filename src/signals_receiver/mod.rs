@@ -30,7 +30,7 @@ use crate::jose::{self, TOKEN_BYTES_MAX};
 use crate::jwks::Keys;
 use crate::listener;
 use crate::lock::unpoisoned;
-use crate::millis::{MINUTE_MS, SECOND_MS};
+use crate::millis::{MINUTE_MS, seconds_left_in_minute};
 use crate::port::{Clock, EventSink, Mistake};
 use crate::telemetry::Metrics;
 
@@ -76,7 +76,7 @@ impl MinuteCount {
             *self = Self { minute, requests: 0 };
         }
         if self.requests >= max {
-            return Err(Refusal::Busy(((minute + 1) * MINUTE_MS - now).div_euclid(SECOND_MS) + 1));
+            return Err(Refusal::Busy(seconds_left_in_minute(now)));
         }
         self.requests += 1;
         Ok(())

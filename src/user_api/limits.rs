@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::caller::Caller;
 use crate::lock::unpoisoned;
-use crate::millis::MINUTE_MS;
+use crate::millis::{MINUTE_MS, seconds_left_in_minute};
 
 /// Counts within the current minute. One tenant has at most half of the limit of all. The number of users is at most the limit of all.
 pub(super) struct Limits {
@@ -37,7 +37,7 @@ impl Limits {
         let of_user = counts.of_user.get(&(caller.tenant.clone(), caller.user.clone())).copied().unwrap_or_default();
         let of_tenant = counts.of_tenant.get(&caller.tenant).copied().unwrap_or_default();
         if counts.total >= self.total || of_tenant >= self.total / 2 || of_user >= self.of_user {
-            return Err(((minute + 1) * MINUTE_MS - now).div_euclid(1_000) + 1);
+            return Err(seconds_left_in_minute(now));
         }
         counts.total += 1;
         counts.of_tenant.insert(caller.tenant.clone(), of_tenant + 1);
