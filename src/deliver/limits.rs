@@ -62,22 +62,47 @@ pub(crate) struct Caps<'a> {
 impl Caps<'_> {
     /// The number of revocations that `limit` allows to `scope` within an hour.
     pub(crate) fn of(self, limit: Limit, scope: &Scope) -> u32 {
+        if let Some((cap, ..)) = self.by_name(limit, scope) {
+            return cap;
+        }
         let limits = self.limits;
-        let of_tenant = limits.tenants.get(&scope.allowance).copied().unwrap_or(limits.of_tenant);
+        let of_tenant = || self.of(Limit::Tenant, scope);
         // One request must fit, unless the whole limit is smaller.
         let half = |whole: u32| whole.div_ceil(2).max(self.weight).min(whole);
         match limit {
-            Limit::Application => {
-                let own = limits.applications.get(&scope.application).copied();
-                own.or(limits.of_application).unwrap_or(of_tenant)
-            }
-            Limit::Rule => {
-                let own = scope.rule.and_then(|rule| limits.rules.get(&rule).copied());
-                own.or(limits.of_rule).unwrap_or_else(|| half(of_tenant))
-            }
-            Limit::Tenant => of_tenant,
+            Limit::Application => limits.of_application.unwrap_or_else(of_tenant),
+            Limit::Rule => limits.of_rule.unwrap_or_else(|| half(of_tenant())),
+            Limit::Tenant => limits.of_tenant,
             Limit::RuleTotal => limits.of_rule_total.unwrap_or_else(|| half(limits.total)),
             Limit::Total => limits.total,
+        }
+    }
+
+    /// The key of the configuration that sets `limit` for `scope`. It contains no value of an event: a name in it is one
+    /// of the configuration.
+    pub(crate) fn key(self, limit: Limit, scope: &Scope) -> String {
+        match self.by_name(limit, scope) {
+            Some((_, table, name)) => format!("revoke.limits.{table}.{name}"),
+            None if limit == Limit::Application && self.limits.of_application.is_none() => {
+                self.key(Limit::Tenant, scope)
+            }
+            None => limit.key().to_owned(),
+        }
+    }
+
+    /// The limit that replaces the default, with its table and name in the configuration.
+    fn by_name(self, limit: Limit, scope: &Scope) -> Option<(u32, &'static str, &str)> {
+        let limits = self.limits;
+        match limit {
+            Limit::Application => {
+                limits.applications.get(&scope.application).map(|cap| (*cap, "applications", &*scope.application))
+            }
+            Limit::Rule => {
+                let rule = scope.rule?;
+                limits.rules.get(&rule).map(|cap| (*cap, "rules", rule.as_str()))
+            }
+            Limit::Tenant => limits.tenants.get(&scope.allowance).map(|cap| (*cap, "tenants", &*scope.allowance)),
+            Limit::RuleTotal | Limit::Total => None,
         }
     }
 }
@@ -146,6 +171,18 @@ mod tests {
         assert_eq!(all(&scope("acme", RuleId::NewIp, "erp"), 1), [100, 60, 50, 30, 60]);
         assert_eq!(all(&scope("other", RuleId::NewCountry, "crm"), 1), [100, 21, 50, 3, 4]);
         assert_eq!(all(&scope("other", RuleId::NewIp, "erp"), 20), [100, 21, 50, 20, 21], "one request fits");
+        let key = |scope: &Scope| Limit::ALL.map(|limit| Caps { limits: &limits, weight: 1 }.key(limit, scope));
+        let keys = key(&scope("acme", RuleId::NewCountry, "crm"));
+        let named =
+            ["tenants.acme", "rules.new_country", "applications.crm"].map(|name| format!("revoke.limits.{name}"));
+        assert_eq!([&keys[1], &keys[3], &keys[4]], [&named[0], &named[1], &named[2]]);
+        let keys = key(&scope("acme", RuleId::NewIp, "erp"));
+        assert_eq!(
+            [&*keys[0], &*keys[2], &*keys[3]],
+            ["revoke.max_per_hour_total", "revoke.limits.rule_total", "revoke.limits.rule"]
+        );
+        assert_eq!(keys[4], named[0], "the limit of the tenant");
+        assert_eq!(key(&scope("other", RuleId::NewIp, "erp"))[4], "revoke.max_per_hour");
         assert_eq!(Caps { limits: &Limits::new(0, 0), weight: 5 }.of(Limit::Rule, &scope("", RuleId::NewIp, "")), 0);
     }
 }

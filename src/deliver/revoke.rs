@@ -161,17 +161,16 @@ where
             let reason = format!("given up after {} days", REVOCATION_MS_MAX / DAY_MS);
             return Some(Progress { fate: Fate::Final, ..Progress::refused(reason, 0) });
         }
-        let progress = |state: Revocation, fate: Fate| {
-            let reason = reason_of(&state);
-            Some(Progress { state, fate, status: 0, reason, confirmation: None })
-        };
+        let progress =
+            |state, fate, reason: String| Some(Progress { state, fate, status: 0, reason, confirmation: None });
         match incident.mode.min(self.settings.mode) {
-            Mode::Shadow => return progress(Revocation::Shadow, Fate::Final),
-            Mode::Alert => return progress(Revocation::Proposed, Fate::Final),
+            Mode::Shadow => return progress(Revocation::Shadow, Fate::Final, String::new()),
+            Mode::Alert => return progress(Revocation::Proposed, Fate::Final, String::new()),
             Mode::Enforce => {}
         }
         if task.is_paused {
-            return progress(Revocation::Paused, Fate::Hold(Hold::Paused));
+            let reason = format!("revocations are paused by the file {PAUSE_FILE}");
+            return progress(Revocation::Paused, Fate::Hold(Hold::Paused), reason);
         }
         match (&self.revoker, &incident.revoke) {
             (Some(revoker), Some(target)) if revoker.accepts(target) => {}
@@ -189,8 +188,10 @@ where
         let scope = Scope::of(incident);
         let room = inner.state.room(&scope, caps, now);
         if room.at > now {
-            let reached = Reached { limit: room.last, cap: caps.of(room.last, &scope) };
-            return progress(Revocation::Capped(reached), Fate::Hold(Hold::Capped));
+            let (limit, cap) = (room.last, caps.of(room.last, &scope));
+            let (of, key) = (limit.in_words(), caps.key(limit, &scope));
+            let reason = format!("the limit of {cap} revocations per hour {of} ({key}) is reached");
+            return progress(Revocation::Capped(Reached { limit, cap }), Fate::Hold(Hold::Capped), reason);
         }
         None
     }
@@ -263,7 +264,8 @@ where
     fn capped_notice(&self, state: &Revocation, incident: &Incident) -> Option<Record> {
         let Revocation::Capped(Reached { limit, cap }) = *state else { return None };
         let caps = self.caps();
-        let (scope, incident_id, key) = (Scope::of(incident), incident.id, limit.key());
+        let (scope, incident_id) = (Scope::of(incident), incident.id);
+        let key = caps.key(limit, &scope);
         let rule = scope.rule.map_or("", RuleId::as_str);
         let (of, of_what, title) = match limit {
             Limit::Rule => (rule, format!("by the rule {rule} in one tenant"), "A limit of a rule is reached"),
@@ -331,15 +333,4 @@ impl Progress {
 /// request that could not be built for this target.
 const fn is_about_provider(status: u16) -> bool {
     !matches!(status, 0 | 200..=299 | 400 | 409 | 422)
-}
-
-fn reason_of(revocation: &Revocation) -> String {
-    match revocation {
-        Revocation::Failed(reason) | Revocation::Waiting(reason) => reason.clone(),
-        Revocation::Capped(Reached { limit, cap }) => {
-            format!("the limit of {cap} revocations per hour {} ({}) is reached", limit.in_words(), limit.key())
-        }
-        Revocation::Paused => format!("revocations are paused by the file {PAUSE_FILE}"),
-        _ => String::new(),
-    }
 }

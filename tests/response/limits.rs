@@ -186,8 +186,16 @@ fn application_has_the_limit_of_its_name() {
     rig.take(&[Incident { tenant_id: "other".to_owned(), ..of("crm", 7) }]);
     rig.settled();
     assert_eq!(requested(&api), [1, 3, 4, 7], "the applications of two tenants are two applications");
-    let notices = hook.requests().into_iter().filter(|request| request.body.contains("A limit of an application"));
-    assert_eq!(notices.count(), 1, "one for all applications per hour");
+    let reason = |grant: &str| rig.store.actions().into_iter().find(|row| row.target == grant).map(|row| row.reason);
+    for (grant, cap, key) in [("grant-2", 1, "applications.crm"), ("grant-5", 2, "application")] {
+        let text =
+            format!("the limit of {cap} revocations per hour of this application (revoke.limits.{key}) is reached");
+        assert_eq!(reason(grant), Some(text));
+    }
+    let notices = hook.requests().into_iter().map(|request| request.body);
+    let notices: Vec<_> = notices.filter(|body| body.contains("A limit of an application")).collect();
+    assert_eq!(notices.len(), 1, "one for all applications per hour");
+    assert!(notices[0].contains("(revoke.limits.applications.crm)"), "{notices:?}");
     rig.clock.advance(Duration::from_secs(3_600));
     rig.wait("the held ones are requested", || requested(&api).len() == 6);
     rig.settled();
