@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let revoker = delivery::revoker(&config, &clock, denylist::open(&config)?, IfLogFails::Fail)?.ok_or_else(|| {
         Failure::Configuration(
-            "there is no [revoke.http] or [denylist] to revoke with; docs/response.md lists presets of providers"
+            "there is no [revoke.http] or [denylist] to revoke with; docs/revocation.md lists presets of providers"
                 .into(),
         )
     })?;
