@@ -169,7 +169,7 @@ fn entries_of(records: Vec<DenylistRecord>) -> Vec<(DeniedKey, Denial)> {
 /// A table on a terminal, otherwise a JSON object per line.
 fn print(entries: &[(DeniedKey, Denial)]) -> Result<(), Failure> {
     let is_terminal = std::io::stdout().is_terminal();
-    let header = "SINCE                 KIND    TENANT            STATE                         ID\n";
+    let header = "SINCE                 KIND    TENANT            ID                        STATE\n";
     let mut text = if is_terminal { header.to_owned() } else { String::new() };
     for (key, denial) in entries {
         let (kind, tenant, id) = (kind_of(&key.target), &key.tenant_id, key.target.id());
@@ -189,7 +189,7 @@ fn print(entries: &[(DeniedKey, Denial)]) -> Result<(), Failure> {
         };
         if is_terminal {
             let [tenant, state, id] = [tenant.as_str(), &state, id].map(sanitize::line);
-            let _ = writeln!(text, "{at:<20}  {kind:<6}  {tenant:<16}  {state:<28}  {id}");
+            let _ = writeln!(text, "{at:<20}  {kind:<6}  {tenant:<16}  {id:<24}  {state}");
         } else {
             text += &sanitize::json(&line.to_string());
             text.push('\n');
