@@ -7,10 +7,14 @@
 mod denylist;
 #[path = "live/faults.rs"]
 mod faults;
+#[path = "live/kills.rs"]
+mod kills;
 #[path = "live/outage.rs"]
 mod outage;
 #[path = "live/readiness.rs"]
 mod readiness;
+#[path = "live/receivers.rs"]
+mod receivers;
 #[path = "live/signals.rs"]
 mod signals;
 #[path = "live/silences.rs"]
@@ -22,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use receivers::Receivers;
 use support::kafka::Kafka;
 use support::process::{cache, eventually, free_port, keep_secret, read};
 use support::smtp::{PASSWORD, Smtp, USER};
@@ -220,91 +225,6 @@ impl Ledger {
     }
 }
 
-/// Receivers of alerts and revocations: SMTP server, webhook receiver and revocation API.
-struct Receivers {
-    smtp: Smtp,
-    hook: Web,
-    api: Web,
-}
-
-impl Receivers {
-    fn start() -> Self {
-        Self { smtp: Smtp::start("smtps"), hook: Web::start(), api: Web::start() }
-    }
-
-    /// Configures the receivers in `folder`, with secrets in files, and sets `refresh_reuse` to `enforce`.
-    fn configure(&self, folder: &Path) {
-        let keep = |name: &str, text: &str| keep_secret(&folder.join(name), text);
-        keep("smtp.password", &format!("{PASSWORD}\n"));
-        keep("webhook.secret", WEBHOOK_SECRET);
-        keep("api.token", "api-s3cret");
-        let sections = format!(
-            "[alert.email]\nsmtp_url = 'smtps://localhost:{}'\nfrom = 'warden@example.com'\n\
-             to = ['security@example.com']\nusername = '{USER}'\npassword_file = 'smtp.password'\nca_file = '{}'\n\
-             [alert.webhook]\nurl = '{}/alerts'\nsecret_file = 'webhook.secret'\n\
-             [revoke]\nmode = 'enforce'\n\
-             [revoke.http]\npreset = 'by_id'\nurl = '{}/grants'\ntoken_file = 'api.token'\n",
-            self.smtp.port,
-            self.smtp.ca_file().display(),
-            self.hook.url,
-            self.api.url
-        );
-        let file = folder.join("tokenwarden.toml");
-        keep("tokenwarden.toml", &(read(&file) + &sections));
-        let rule = read(&folder.join("rules/refresh_reuse.toml"));
-        assert!(rule.contains("mode = \"shadow\""), "{rule}");
-        keep("rules/refresh_reuse.toml", &rule.replace("mode = \"shadow\"", "mode = \"enforce\""));
-    }
-
-    /// Waits for mail, webhook and revocation of the theft of `person`'s token, and returns them.
-    fn wait_for(&self, person: &str) -> Theft {
-        let found = eventually(Duration::from_secs(30), "the theft is reported and revoked", || {
-            let theft = self.of(person);
-            (!theft.mails.is_empty() && !theft.hooks.is_empty() && !theft.revocations.is_empty()).then_some(theft)
-        });
-        found.unwrap_or_else(|| panic!("{person}: {:?}", self.of(person)))
-    }
-
-    /// Messages received so far about the theft of `person`'s token.
-    fn of(&self, person: &str) -> Theft {
-        let grant = format!("grant-{person}");
-        // Joins quoted-printable lines and folded headers.
-        let mails = self.smtp.mails().into_iter().map(|mail| mail.replace("=\r\n", "").replace("\r\n ", " "));
-        Theft {
-            mails: mails.filter(|mail| mail.contains(&grant)).collect(),
-            hooks: self.hook.requests().into_iter().filter(|asked| asked.body.contains(&grant)).collect(),
-            revocations: self.api.requests().into_iter().filter(|asked| asked.path.contains(&grant)).collect(),
-        }
-    }
-
-    fn heard(&self) -> [usize; 3] {
-        [self.smtp.mails().len(), self.hook.requests().len(), self.api.requests().len()]
-    }
-}
-
-/// Messages about one theft.
-#[derive(Debug)]
-struct Theft {
-    mails: Vec<String>,
-    hooks: Vec<Asked>,
-    revocations: Vec<Asked>,
-}
-
-impl Theft {
-    fn message_ids(&self) -> BTreeSet<&str> {
-        let id = |mail| str::lines(mail).find(|line| line.starts_with("Message-ID: "));
-        self.mails.iter().map(|mail| id(mail).unwrap_or_else(|| panic!("no Message-ID in\n{mail}"))).collect()
-    }
-
-    fn webhook_ids(&self) -> BTreeSet<Option<&str>> {
-        self.hooks.iter().map(|asked| asked.header("webhook-id")).collect()
-    }
-
-    fn revocation_keys(&self) -> BTreeSet<Option<&str>> {
-        self.revocations.iter().map(|asked| asked.header("idempotency-key")).collect()
-    }
-}
-
 fn configure(folder: &Path, kafka: &Kafka) {
     let source = format!(
         "[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\nproperties = {{ 'session.timeout.ms' = '6000' }}\n",
@@ -498,80 +418,6 @@ fn theft_is_stored_reported_and_revoked() {
 }
 
 #[test]
-fn deliveries_keep_their_keys_after_a_kill() {
-    let (folder, kafka, receivers) = staged();
-    let mut ledger = Ledger::default();
-    let start = || {
-        let service = Service::start(folder.path(), free_port());
-        assert_eq!(service.page("/readyz"), "ok\n");
-        service
-    };
-    let service = start();
-    for person in ["ana", "ben", "cem", "dan"] {
-        ledger.rotating(person);
-    }
-    ledger.theft("ana");
-    ledger.send(&kafka);
-    receivers.wait_for("ana");
-
-    // Killed after the mail server received the mail and before it responded, while events are processed.
-    receivers.smtp.hold();
-    ledger.theft("ben");
-    ledger.ordinary(10_000);
-    ledger.send(&kafka);
-    receivers.wait_for("ben");
-    service.kill();
-    receivers.smtp.answer();
-    let service = start();
-    let again = || Some(receivers.of("ben")).filter(|theft| theft.mails.len() >= 2);
-    let theft = eventually(Duration::from_secs(30), "the mail is sent again", again).expect("a second mail");
-    assert_eq!(theft.message_ids().len(), 1, "{:?}", theft.message_ids());
-    assert_eq!((theft.revocations.len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
-
-    // Killed after the provider received the request and before it responded.
-    receivers.api.hold(true);
-    ledger.theft("cem");
-    ledger.send(&kafka);
-    let asked = || Some(()).filter(|()| receivers.of("cem").revocations.len() == 1);
-    eventually(Duration::from_secs(30), "the provider receives the request", asked).expect("a revocation");
-    service.kill();
-    receivers.api.hold(false);
-    let service = start();
-    receivers.wait_for("cem");
-    service.until("SELECT count() FROM actions WHERE target = 'grant-cem' AND outcome = 'done'", "1");
-    let theft = receivers.of("cem");
-    assert_eq!((theft.revocations.len(), theft.revocation_keys().len()), (2, 1), "{theft:?}");
-    assert_eq!((theft.message_ids().len(), theft.webhook_ids().len()), (1, 1), "{theft:?}");
-
-    // Stopped while the provider, and then the webhook, do not respond.
-    receivers.api.hold(true);
-    receivers.hook.hold(true);
-    ledger.theft("dan");
-    ledger.send(&kafka);
-    let asked = || Some(()).filter(|()| receivers.of("dan").revocations.len() == 1);
-    eventually(Duration::from_secs(30), "the provider receives the request", asked).expect("a revocation");
-    let (status, took) = service.terminate();
-    assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
-    assert!(took < Duration::from_secs(10), "it took {took:?} to stop");
-    receivers.api.hold(false);
-    receivers.hook.hold(false);
-    let service = start();
-    let theft = receivers.wait_for("dan");
-    assert_eq!((theft.revocation_keys().len(), theft.message_ids().len()), (1, 1), "{theft:?}");
-
-    service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
-    service.until("SELECT count() FROM token_events WHERE verdict = 'revoke'", "4");
-    service.until("SELECT uniqExact(incident_id) FROM incidents", "4");
-    assert_eq!(service.terminate().0.code(), Some(0));
-    ledger.compare(folder.path());
-    for person in ["ana", "ben", "cem", "dan"] {
-        let theft = receivers.of(person);
-        let keys = [theft.revocation_keys().len(), theft.message_ids().len(), theft.webhook_ids().len()];
-        assert_eq!(keys, [1, 1, 1], "{person}: {theft:?}");
-    }
-}
-
-#[test]
 fn replay_sends_and_revokes_with_enforce_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let receivers = Receivers::start();
@@ -634,70 +480,4 @@ fn service_waits_for_an_unavailable_broker() {
     let (status, took) = service.terminate();
     assert_eq!(status.code(), Some(0), "{}", read(&folder.path().join("log of one")));
     assert!(took < Duration::from_secs(10), "it took {took:?} to stop without a broker");
-}
-
-#[test]
-#[ignore = "slow: the service is killed a dozen times"]
-fn events_survive_kills_at_any_moment() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let kafka = Kafka::start();
-    kafka.create_topic(TOPIC, 3);
-    configure(folder.path(), &kafka);
-    let mut ledger = Ledger::default();
-    let admin = free_port();
-    for round in 0..12 {
-        let service = Service::start(folder.path(), admin);
-        assert_eq!(service.page("/readyz"), "ok\n");
-        ledger.ordinary(8_000);
-        ledger.send(&kafka);
-        // The kills are spread over the duration of an epoch.
-        std::thread::sleep(Duration::from_millis(150 * round));
-        service.kill();
-    }
-    let service = Service::start(folder.path(), admin);
-    assert_eq!(service.page("/readyz"), "ok\n");
-    service.until("SELECT uniqExact(event_id) FROM token_events", &ledger.ids.len().to_string());
-    assert_eq!(service.terminate().0.code(), Some(0));
-    ledger.compare(folder.path());
-}
-
-#[test]
-#[ignore = "slow: members wait for each other"]
-fn events_survive_take_overs_between_members() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let kafka = Kafka::start();
-    kafka.create_topic(TOPIC, 6);
-    configure(folder.path(), &kafka);
-    let mut ledger = Ledger::default();
-    let mut send = |count: usize| {
-        ledger.ordinary(count);
-        ledger.send(&kafka);
-        ledger.ids.len().to_string()
-    };
-    let stored = "SELECT uniqExact(event_id) FROM token_events";
-
-    let one = Service::start_as(folder.path(), "one", free_port());
-    assert_eq!(one.page("/readyz"), "ok\n");
-    send(5_000);
-    let two = Service::start_as(folder.path(), "two", free_port());
-    assert_eq!(two.page("/readyz"), "ok\n");
-    one.until_metric("tokenwarden_partitions 3");
-    one.until(stored, &send(5_000));
-    two.until_metric("tokenwarden_partitions 3");
-
-    // Suspended like a virtual machine that is moved. Its partitions go to the other member, so that it has lost them
-    // when it resumes.
-    two.signal("-STOP");
-    one.until(stored, &send(5_000));
-    two.signal("-CONT");
-    one.until(stored, &send(5_000));
-
-    // Killed during its work. The other member then also takes over the embedded store.
-    let all = send(5_000);
-    one.kill();
-    two.until(stored, &all);
-    let all = send(5_000);
-    two.until(stored, &all);
-    assert_eq!(two.terminate().0.code(), Some(0));
-    ledger.compare(folder.path());
 }
