@@ -28,11 +28,14 @@ struct RouteSettings {
     notices: bool,
 }
 
+/// Messages per hour that a channel for people gets one by one, unless `[alert.digest.NAME]` sets another number.
+const FOR_PEOPLE_PER_HOUR: usize = 60;
+
 /// `[alert.digest.NAME]`: from when on alerts of the channel NAME below a severity are collected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DigestSection {
-    /// Messages per hour and recipient that are sent one by one.
+    /// Messages per hour and recipient that are sent one by one. 0: nothing is collected.
     max_per_hour: usize,
     /// Alerts of this or a higher severity are never collected.
     #[serde(default = "critical")]
@@ -40,6 +43,19 @@ struct DigestSection {
     /// Time from the first collected alert to the digest.
     #[serde(default = "quarter_of_an_hour")]
     interval_ms: u64,
+}
+
+impl DigestSection {
+    const FOR_PEOPLE: Self =
+        Self { max_per_hour: FOR_PEOPLE_PER_HOUR, below: critical(), interval_ms: quarter_of_an_hour() };
+
+    const fn settings(&self) -> DigestSettings {
+        DigestSettings {
+            messages_per_hour_max: self.max_per_hour,
+            below: self.below,
+            interval: Duration::from_millis(self.interval_ms),
+        }
+    }
 }
 
 const fn critical() -> Severity {
@@ -125,9 +141,6 @@ impl AlertSection {
             if !known.contains(name) {
                 return Err(unknown(of(""), name));
             }
-            if digest.max_per_hour == 0 {
-                return Err((of(".max_per_hour"), "must be at least 1".to_owned()));
-            }
             if !(60_000..=86_400_000).contains(&digest.interval_ms) {
                 let problem = "must be between 60000 (1 min) and 86400000 (1 day)".to_owned();
                 return Err((of(".interval_ms"), problem));
@@ -140,14 +153,15 @@ impl AlertSection {
         Ok(())
     }
 
-    /// Limits of messages, by name of the channel.
+    /// Limits of messages, by name of the channel: those of the configuration, and the default of channels for people.
     pub(crate) fn digests(&self) -> BTreeMap<String, DigestSettings> {
-        let settings = |digest: &DigestSection| DigestSettings {
-            messages_per_hour_max: digest.max_per_hour,
-            below: digest.below,
-            interval: Duration::from_millis(digest.interval_ms),
-        };
-        self.digest.iter().map(|(name, digest)| (name.clone(), settings(digest))).collect()
+        let named =
+            self.channel.iter().filter(|(_, channel)| channel.kind.is_for_people()).map(|(name, _)| name.as_str());
+        let for_people = self.email.iter().map(|_| "email").chain(named).map(|name| (name, &DigestSection::FOR_PEOPLE));
+        let of_section = self.digest.iter().map(|(name, section)| (name.as_str(), section));
+        let sections: BTreeMap<&str, &DigestSection> = for_people.chain(of_section).collect();
+        let limited = sections.into_iter().filter(|(_, section)| section.max_per_hour > 0);
+        limited.map(|(name, section)| (name.to_owned(), section.settings())).collect()
     }
 
     /// The routes. They are valid if [`Self::check`] accepts them.
@@ -216,7 +230,6 @@ mod tests {
     #[test]
     fn digest_errors_state_line_key_and_fix() {
         insta::assert_snapshot!(mistake("[alert.digest.oncal]\nmax_per_hour = 5"), @"t.toml:8: `alert.digest.oncal` names `oncal`, which is no channel; did you mean `oncall`?");
-        insta::assert_snapshot!(mistake("[alert.digest.oncall]\nmax_per_hour = 0"), @"t.toml:9: `alert.digest.oncall.max_per_hour` must be at least 1");
         insta::assert_snapshot!(mistake("[alert.digest.oncall]\nmax_per_hour = 1\ninterval_ms = 1"), @"t.toml:10: `alert.digest.oncall.interval_ms` must be between 60000 (1 min) and 86400000 (1 day)");
         insta::assert_snapshot!(mistake("[alert.digest.oncall]\nbelow = 'high'"), @"t.toml:8: [alert.digest.oncall] needs `max_per_hour`");
         let digests =
@@ -224,6 +237,17 @@ mod tests {
         let expected =
             DigestSettings { messages_per_hour_max: 5, below: Severity::Critical, interval: Duration::from_secs(900) };
         assert_eq!(digests["email"], expected);
+    }
+
+    #[test]
+    fn channels_for_people_have_a_digest_by_default() {
+        let teams = "[alert.channel.soc]\nkind = 'teams'\nwebhook_url = 'https://a.example'\n";
+        let digests = |text: &str| load(&format!("{teams}{text}")).expect("the configuration is right").alert.digests();
+        let default = digests("");
+        assert_eq!(default.keys().collect::<Vec<_>>(), ["email", "soc"], "alertmanager groups alerts itself");
+        assert!(default.values().all(|of| (of.messages_per_hour_max, of.below) == (60, Severity::Critical)));
+        let changed = digests("[alert.digest.soc]\nmax_per_hour = 0\n[alert.digest.oncall]\nmax_per_hour = 5");
+        assert_eq!(changed.keys().collect::<Vec<_>>(), ["email", "oncall"], "0 turns the digest off");
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl ChannelKind {
         }
     }
 
+    /// Whether people read each message. Machines group alerts themselves.
+    pub(crate) fn is_for_people(self) -> bool {
+        matches!(self.as_str(), "email" | "slack" | "slack_webhook" | "teams")
+    }
+
     /// Keys that this kind uses.
     pub(super) const fn keys(self) -> &'static [&'static str] {
         match self {
