@@ -330,7 +330,8 @@ impl Progress {
 }
 
 /// Whether a refusal with this status concerns the provider or the credentials, not only this target. Status 0 is a
-/// request that could not be built for this target.
+/// request that could not be built for this target. 404 and 410 are answers about a user or grant that the provider does
+/// not know: events with invented ids must not delay the revocations of others.
 const fn is_about_provider(status: u16) -> bool {
-    !matches!(status, 0 | 200..=299 | 400 | 409 | 422)
+    !matches!(status, 0 | 200..=299 | 400 | 404 | 409 | 410 | 422)
 }
