@@ -88,7 +88,8 @@ impl Delivery {
         self.denylist.clone()
     }
 
-    /// Closes incidents, unless the configuration turns it off.
+    /// Closes incidents, unless the configuration turns it off or has no provider: entries of a denylist end, and then a
+    /// token works again.
     pub(super) fn closing(
         &self,
         config: &Config,
@@ -97,7 +98,7 @@ impl Delivery {
         health: &Arc<Health>,
     ) -> Option<Closing> {
         let after_days = config.incidents.close_after_days;
-        (after_days > 0).then(|| Closing {
+        (after_days > 0 && config.revoke.http.is_some()).then(|| Closing {
             settings: config.store.clone(),
             store: Arc::clone(store),
             outbox: Arc::clone(&self.outbox),
