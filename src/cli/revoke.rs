@@ -291,7 +291,16 @@ impl Service<'_> {
             pause_file: self.pause_file(),
             stop: signals().map_err(|error| Failure::Unavailable(format!("cannot handle signals: {error}")))?,
         };
-        let ending = executor.run(&mut job, &mut |job| bar.set_position(job.revoked() as u64)).await;
+        let (mut answers, every) = (0, job.requests.len().div_ceil(20).max(1));
+        let mut progress = |job: &JobFile| {
+            bar.set_position(job.revoked() as u64);
+            answers += 1;
+            // Without a bar: about 20 lines.
+            if bar.is_hidden() && answers % every == 0 {
+                to_stderr(&format!("{}: {} of {} requests are done", job.job.id, job.revoked(), job.requests.len()));
+            }
+        };
+        let ending = executor.run(&mut job, &mut progress).await;
         bar.finish_and_clear();
         if let Err(error) = store_rows(&store, &mut job).await {
             to_stderr(&format!(
