@@ -243,6 +243,28 @@ mod tests {
         assert!(found("127.0.0.1", true).await);
     }
 
+    #[tokio::test]
+    async fn client_refuses_names_with_private_addresses() {
+        // The name of the machine, or another name of loopback. Its address could change after the check of the URL.
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let mut private = None;
+        for name in [host.trim(), "ip6-localhost", "ip6-loopback"] {
+            let found = tokio::net::lookup_host((name, 443)).await.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+            if name != "localhost" && !found.is_empty() && found.iter().all(|address| !is_global(address.ip())) {
+                private = Some(name.to_owned());
+            }
+        }
+        let url = Url::parse(&format!("https://{}/", private.expect("/etc/hosts has the name of this machine")))
+            .expect("a URL");
+        let refused = |allow_private| {
+            let client = client(&url, allow_private, None).expect("the URL is allowed");
+            let url = url.clone();
+            async move { reason(&client.get(url).send().await.expect_err("nothing listens")) }
+        };
+        assert!(refused(false).await.contains("has no public address"));
+        assert!(!refused(true).await.contains("has no public address"));
+    }
+
     #[test]
     fn retry_after_is_limited_to_an_hour() {
         let wait = |text: &'static str| {

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn breaker_opens_on_rejected_credentials_only() {
-    for (status, opens) in [(400, false), (401, true)] {
+    for (status, opens) in [(400, false), (404, false), (401, true)] {
         let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
         web.answer(&[status; 5]);
         let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "rfc7009")), quick());
@@ -16,6 +16,27 @@ fn breaker_opens_on_rejected_credentials_only() {
         assert_eq!(sent, opens, "{status}");
         rig.stop();
     }
+}
+
+#[test]
+fn provider_down_for_hours_revokes_each_grant_once_afterwards() {
+    let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    web.answer(&[503; 60]);
+    let settings = Settings { mode: Mode::Enforce, ..Settings::default() };
+    let rig = Rig::start(folder.path(), || webhook(&hook), Some(revoker(&web, "by_id")), settings);
+    rig.take(&(1..=8).map(|number| incident(number, Mode::Enforce)).collect::<Vec<_>>());
+    let done = eventually(PATIENCE, "every grant is revoked", || {
+        rig.clock.advance(Duration::from_secs(30));
+        (rig.trail().iter().filter(|line| *line == "revoke_family done").count() == 8).then_some(())
+    });
+    assert!(done.is_some(), "{:?}", rig.trail());
+    assert!(rig.clock.now_millis() - START > 3_600_000, "{}", rig.clock.now_millis() - START);
+    let mut accepted: Vec<_> = web.requests().split_off(60).into_iter().map(|request| request.path).collect();
+    accepted.sort();
+    assert_eq!(accepted, (1..=8).map(|number| format!("/tokens/grant-{number}")).collect::<Vec<_>>());
+    let notices = hook.requests().into_iter().filter(|request| request.body.contains("Revocation requests fail"));
+    assert_eq!(notices.count(), 1, "one notice until the provider answers again");
+    rig.stop();
 }
 
 #[test]
@@ -194,7 +215,7 @@ fn paused_revocation_is_requested_after_the_pause() {
     rig.take(&[incident(7, Mode::Enforce)]);
     rig.settled();
     std::fs::remove_file(folder.path().join(PAUSE_FILE)).expect("the pause file exists");
-    rig.clock.advance(Duration::from_secs(10));
+    rig.clock.advance(Duration::from_secs(30));
     rig.wait("the revocation is done", || rig.revocations() == ["grant-7 paused", "grant-7 done"]);
     rig.settled();
     let outcomes: Vec<_> = messages(&hook).iter().map(|(_, message)| message["revocation"].clone()).collect();

@@ -246,6 +246,7 @@ fn revoke_by_user_asks_once_per_user() {
     assert_eq!(status, 69, "{stderr}");
     assert!(stderr.contains("NOT POSSIBLE  1 grant") && stderr.contains("a user, whose id is not known"), "{stderr}");
     assert!(stderr.contains("okta_sessions: revokes all Okta sessions of a user"), "{stderr}");
+    assert!(stderr.contains(": 1 of 2 requests are done") && stderr.contains(": 2 of 2 requests are done"), "{stderr}");
     let paths: Vec<_> = web.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/api/v1/users/bob/sessions?oauthTokens=true", "/api/v1/users/ana/sessions?oauthTokens=true"]);
     let rows = engine.actions();

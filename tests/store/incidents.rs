@@ -1,7 +1,7 @@
 //! The command `tokenwarden incidents`.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,10 +16,15 @@ use super::{embedded, library, turn};
 
 const ONE: &str = "INC-0000000000000001";
 
-fn run(directory: &Path, arguments: &[&str]) -> Output {
+fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
     command.arg("incidents").args(arguments).args(["--store", &format!("embedded:{}", directory.display())]);
-    command.current_dir(directory).env("TOKENWARDEN__STORE__LIBRARY", library()).output().unwrap()
+    command.current_dir(directory).env("TOKENWARDEN__STORE__LIBRARY", library());
+    command
+}
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    command(directory, arguments).output().unwrap()
 }
 
 fn printed(output: &Output) -> String {
@@ -40,6 +45,30 @@ async fn change(store: &ClickHouse, id: u64, number: u64, severity: Severity) {
     let mut rows = EpochRows::new();
     rows.push_incident(&incident(id, number, severity));
     store.write(&rows).await.unwrap();
+}
+
+#[tokio::test]
+async fn concurrent_changes_of_one_incident_do_not_overwrite_each_other() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let store = ClickHouse::open(&embedded(directory)).await.unwrap();
+    change(&store, 1, 1, Severity::Medium).await;
+    let operators: Vec<_> = (0..4)
+        .map(|number| {
+            let by = format!("operator-{number}");
+            let arguments = ["ack", ONE, "--by", &by, "--if-version", "0"];
+            command(directory, &arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let ended: Vec<_> = operators.into_iter().map(|operator| operator.wait_with_output().unwrap()).collect();
+    let refused: Vec<_> = ended.iter().filter(|output| !output.status.success()).collect();
+    assert_eq!(refused.len(), 3, "{ended:?}");
+    assert!(refused.iter().all(|output| output.status.code() == Some(69)), "{refused:?}");
+    let shown: Value = serde_json::from_slice(&run(directory, &["show", ONE]).stdout).unwrap();
+    assert_eq!(shown["version"], json!(1), "{shown}");
+    let winner = ended.iter().position(|output| output.status.success()).unwrap();
+    assert_eq!(shown["assignee"], json!(format!("operator-{winner}")));
 }
 
 #[tokio::test]

@@ -24,9 +24,10 @@ use tokenwarden::place::{Country, Place};
 use tokenwarden::port::{Clock as _, EventRow, Rows as _, Store as _};
 use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::telemetry::SystemClock;
+use tokenwarden::verdict::{Incident, Outcome, Severity};
 use tokio::io::AsyncWriteExt as _;
 
-use super::rows::{INGESTED, START, allowed, at, event, numbered, push, token};
+use super::rows::{INGESTED, START, allowed, at, event, incident, numbered, push, token};
 use super::support::process::{eventually, free_port};
 use super::support::web::Web;
 use super::{embedded, library, turn};
@@ -246,6 +247,33 @@ async fn read_issue_events(web: &Web) {
     let found: Vec<_> = found.iter().map(|grant| (&grant["id"], &grant["revocable"])).collect();
     let (service_grant, own) = (json!(name("ci-deploy")), json!(name("g-1")));
     assert_eq!(found, [(&service_grant, &json!(false)), (&own, &json!(true))]);
+}
+
+#[test]
+fn user_sees_the_open_incident_of_a_grant() {
+    with_provider(see_incident);
+}
+
+async fn see_incident(web: &Web) {
+    let (folder, issuer) = (TempDir::new().unwrap(), Issuer::new());
+    let store = store(folder.path(), &[("acme", "ana", "g-1")]).await;
+    let mut event = event(50);
+    event.event.timestamp = at(START + 3_600_000);
+    (event.event.tenant_id, event.event.user_id) = (Some("acme".into()), Some("ana".into()));
+    (event.event.family_id, event.event.token_id) = (Some("g-5".into()), token("token-50"));
+    let reported = Incident { tenant_id: "acme".into(), user_id: "ana".into(), ..incident(9, 50, Severity::High) };
+    let outcome = Outcome { incident_id: Some(reported.id), ..allowed() };
+    let mut rows = EpochRows::new();
+    push(&mut rows, &numbered(event), &outcome, 50);
+    rows.push_incident(&reported);
+    store.write(&rows).await.unwrap();
+    let service = Service::start(folder, "embedded:data", web, &issuer).await;
+    let found = service.grants(&issuer.of("acme", "ana")).await;
+    let shown: Vec<_> = found.iter().map(|grant| (&grant["id"], &grant["risk"])).collect();
+    assert_eq!(shown, [(&json!(name("g-5")), &json!("high")), (&json!(name("g-1")), &json!("none"))]);
+    let open = &found[0]["open_incident"];
+    assert_eq!((&open["id"], &open["severity"]), (&json!(reported.id.to_string()), &json!("high")));
+    assert!(open["opened_at"].is_string() && found[1]["open_incident"].is_null(), "{found:?}");
 }
 
 #[test]

@@ -90,6 +90,34 @@ async fn revocation_and_risk_are_pushed_as_signed_events() {
 }
 
 #[tokio::test]
+async fn hostile_values_stay_values_of_their_claims() {
+    let (receiver, url) = Receiver::start().await;
+    let (channel, keys) = channel(&url, "");
+    let hostile = "ana\",\"iss\":\"https://evil.example\"\r\nX-Evil: 1\u{202e}\u{0}.é";
+    let incident = crate::verdict::Incident {
+        user_id: hostile.to_owned(),
+        tenant_id: hostile.to_owned(),
+        family_id: hostile.to_owned(),
+        revoke: Some(Target::Family(hostile.to_owned())),
+        reason: hostile.to_owned(),
+        ..incident()
+    };
+    let progress = revoked(None);
+    for _ in 0..2 {
+        receiver.reply(202, "");
+    }
+    channel.notify(Alert::Incident { incident: &incident, progress: &progress }, "k").await.expect("accepted");
+    let seen = receiver.take();
+    assert_eq!(seen.len(), 2);
+    for seen in &seen {
+        assert_eq!(seen.header("x-evil"), "");
+        let signed = verified(seen, &keys);
+        assert_eq!(signed.claims["sub_id"]["user"]["sub"], hostile, "the subject is the user, unchanged");
+        assert_eq!(signed.claims.keys().filter(|key| *key == "iss").count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn revocation_without_confirmation_is_no_signal() {
     let (receiver, url) = Receiver::start().await;
     let (channel, _) = channel(&url, "");

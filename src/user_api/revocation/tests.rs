@@ -109,6 +109,22 @@ async fn user_has_one_job_at_a_time() {
 }
 
 #[tokio::test]
+async fn job_of_an_earlier_process_is_continued() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (earlier, _) = revocations(folder.path(), 0);
+    let (job, place) = earlier.start(&caller("ana"), None, found(&["g-1", "g-2"])).await.expect("a job");
+    let journal = job.path.clone();
+    drop((job, place));
+    let (revocations, provider) = revocations(folder.path(), 0);
+    revocations.resume();
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*unpoisoned(&provider.seen), ["g-1", "g-2"]);
+    assert!(!journal.exists(), "the rows are stored, and the journal is removed");
+}
+
+#[tokio::test]
 async fn shared_grants_are_recorded_and_not_requested() {
     let folder = tempfile::tempdir().expect("a folder");
     let (revocations, provider) = revocations(folder.path(), 0);
