@@ -8,6 +8,8 @@
 //! waits for the store.
 
 mod alert;
+mod breaker_lane;
+mod breakers;
 mod changes;
 mod deliverer;
 mod digest;
@@ -23,6 +25,7 @@ mod rows;
 mod silence_lane;
 mod silences;
 mod state;
+mod task;
 mod user_lane;
 mod user_notices;
 mod withheld;
@@ -34,6 +37,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::breaker_lane::BREAKERS;
+pub use self::breakers::{BreakerSettings, Breakers};
 pub use self::deliverer::{Deliverer, Settings};
 pub use self::digest::DigestSettings;
 pub use self::journal::DAMAGED_FILE;
@@ -97,7 +102,7 @@ impl<S: Store + 'static> Deliverer<S>
 where
     S::Rows: 'static,
 {
-    /// Starts a lane for each channel, one for revocations, one for silences and one for rows of the store,
+    /// Starts a lane for each channel, one for revocations, one for silences, one for breakers and one for rows of the store,
     /// and a lane for each channel for users.
     pub fn start(self, runtime: &Handle) -> Running {
         let outbox = Arc::clone(&self.outbox);
@@ -131,6 +136,13 @@ where
                 async move { this.end_silences(silences, stop).await }
             };
             lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), SILENCES.to_owned(), stop.subscribe(), end)));
+        }
+        if let Some(breakers) = outbox.breakers.clone() {
+            let watch = move |this: Arc<Self>, stop| {
+                let breakers = Arc::clone(&breakers);
+                async move { this.watch_breakers(breakers, stop).await }
+            };
+            lanes.push(runtime.spawn(lane::supervise(Arc::clone(&this), BREAKERS.to_owned(), stop.subscribe(), watch)));
         }
         let rows = |this: Arc<Self>, stop| async move {
             this.end_orphans();

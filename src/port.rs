@@ -1,6 +1,7 @@
 //! Traits between the core and the outside. Each has a driver, and an implementation in memory for tests.
 
 mod background;
+mod breaker;
 mod condition;
 mod confirmation;
 mod denylist;
@@ -23,6 +24,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
+pub use self::breaker::{
+    BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, BreakerStop, Lift, Refutation, Refutations,
+    StoppedBy,
+};
 pub use self::condition::Condition;
 pub use self::confirmation::Confirmation;
 pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
@@ -142,6 +147,8 @@ pub enum ActionOutcome {
     Proposed,
     Capped,
     Paused,
+    /// A breaker stopped it.
+    Stopped,
     /// The alert is in a digest of its channel.
     Collected,
     /// The alert was not sent because of a silence.
@@ -160,6 +167,7 @@ impl ActionOutcome {
             Self::Proposed => "proposed",
             Self::Capped => "capped",
             Self::Paused => "paused",
+            Self::Stopped => "stopped",
             Self::Collected => "collected",
             Self::Silenced => "silenced",
         }
@@ -349,6 +357,8 @@ pub enum Revocation {
     Capped(Reached),
     /// Not requested, because all actions are paused. It is requested after the pause.
     Paused,
+    /// Not requested, because a breaker stopped it. It is requested when a person lifts the stop.
+    Stopped(StoppedBy),
     /// Rejected by the provider, impossible, or given up.
     Failed(String),
 }

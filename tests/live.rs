@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
+#[path = "live/breakers.rs"]
+mod breakers;
 #[path = "live/denylist.rs"]
 mod denylist;
 #[path = "live/faults.rs"]

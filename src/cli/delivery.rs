@@ -9,16 +9,17 @@ use super::failure::Failure;
 use super::{denylist, record_log, silence};
 use crate::closing::Closing;
 use crate::config::Config;
-use crate::deliver::{Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
+use crate::deliver::{Breakers, Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
 use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
 use crate::port::{
-    self, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord, Store,
+    self, BreakerRecord, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord,
+    Store,
 };
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::source::kafka::AlertTopic;
-use crate::store::ClickHouse;
+use crate::store::{ClickHouse, StoredRefutations};
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
 use crate::verdict::Mode;
@@ -45,7 +46,8 @@ pub(super) fn open(
     let settings = Settings { mode: config.revoke.mode, limits: config.revoke.limits(), ..Settings::default() };
     let silences = silences(config, clock)?;
     let outbox = outbox.with_routes(config.alert.routes()).with_digests(config.alert.digests());
-    let outbox = Arc::new(outbox.with_silences(silences).with_users(users(config, clock)?));
+    let outbox = outbox.with_silences(silences).with_breakers(breakers(config, clock)?);
+    let outbox = Arc::new(outbox.with_users(users(config, clock)?));
     let denylist = denylist::open(config)?;
     let revoker = revoker(config, clock, denylist.clone(), IfLogFails::RetryEntry)?;
     Ok(Delivery { outbox, notifiers, denylist, revoker, settings })
@@ -65,6 +67,17 @@ fn silences(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Silenc
     let Some(silence::Opened { log, limits }) = silence::open(config)? else { return Ok(None) };
     record_log::prepare::<SilenceRecord>(config, clock.now_millis())?;
     Ok(Some(Silences::follow(log, Arc::clone(clock), limits)))
+}
+
+/// The breakers, unless nothing may be revoked. If their log cannot be created, they work, and a stop cannot be lifted
+/// until it exists.
+fn breakers(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Breakers>>, Failure> {
+    let Some(settings) = config.breakers() else { return Ok(None) };
+    if let Err(error) = record_log::prepare::<BreakerRecord>(config, clock.now_millis()) {
+        tracing::error!(%error, "stops of revocations cannot be lifted until their log exists");
+    }
+    let refutations = StoredRefutations::new(config.store.clone());
+    Ok(Some(Breakers::follow(record_log::open(config)?, Arc::clone(clock), Some(Arc::new(refutations)), settings)))
 }
 
 impl Delivery {

@@ -1,6 +1,7 @@
 //! The commands, one file each, and their exit statuses.
 
 mod alert;
+pub(crate) mod breakers;
 mod confirmation;
 mod delivery;
 pub(crate) mod demo;
@@ -71,6 +72,7 @@ enum Command {
     Notify(notify::Arguments),
     PauseActions(pause::Arguments),
     Silence(silence::Arguments),
+    Breakers(breakers::Arguments),
     Denylist(denylist::Arguments),
     Topics(topics::Arguments),
     Geoip(geoip::Arguments),
@@ -109,6 +111,7 @@ impl Cli {
             Command::Notify(arguments) => notify::run(&arguments),
             Command::PauseActions(arguments) => pause::run(&arguments),
             Command::Silence(arguments) => silence::run(&arguments),
+            Command::Breakers(arguments) => breakers::run(&arguments),
             Command::Denylist(arguments) => denylist::run(&arguments),
             Command::Topics(arguments) => topics::run(&arguments),
             Command::Geoip(arguments) => geoip::run(&arguments),

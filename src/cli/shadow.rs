@@ -47,14 +47,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(report.store.config())?;
     let since = moment::parse(&report.since, SystemClock.now_millis(), "--since")?;
     let (weight, topics, rules_dir) = (weight(&config)?, evidence::confirming_topics(&config), rules_dir(&config));
-    let limits = config.revoke.limits();
+    let (limits, full_hours) = (config.revoke.limits(), config.revoke.full_hours());
     let (mode, settings) = (config.revoke.mode, config.store.clone());
     report.store.answer(settings, text, async |reader| {
         let rows = evidence::read(reader, since, &topics).await.map_err(|error| store_error(&error))?;
-        let rules = evidence::by_rule(&rows, Caps { limits: &limits, weight });
+        let rules = evidence::by_rule(&rows, Caps { limits: &limits, weight }, full_hours);
         let rules: Vec<Value> = rules.iter().map(|rule| of_rule(rule, &rules_dir, mode)).collect();
         Ok(json!({
             "since": crate::millis::rfc3339(since), "thin_below": THIN_BELOW, "caps": caps(&limits, weight),
+            "full_hours": full_hours,
             "revoke_mode": mode, "rules": rules,
         }))
     })
@@ -77,7 +78,7 @@ pub(super) async fn thin_evidence(config: &Config, reader: &Reader) -> Vec<Strin
         return Vec::new();
     }
     let Ok(rows) = evidence::read(reader, since, &evidence::confirming_topics(config)).await else { return Vec::new() };
-    let known = evidence::by_rule(&rows, Caps { limits: &config.revoke.limits(), weight });
+    let known = evidence::by_rule(&rows, Caps { limits: &config.revoke.limits(), weight }, 0);
     let judged = |rule: &str| known.iter().find(|of| of.rule == rule).map_or(0, Evidence::judged);
     let thin = enforcing.into_iter().map(|rule| (rule, judged(rule))).filter(|(_, judged)| *judged < THIN_BELOW);
     thin.map(|(rule, judged)| {
@@ -122,8 +123,9 @@ fn of_rule(evidence: &Evidence, rules_dir: &str, mode: Mode) -> Value {
         "n": evidence.judged(), "precision": precision.map(|(share, _)| share),
         "precision_low": precision.map(|(_, (low, _))| low), "precision_high": precision.map(|(_, (_, high))| high),
         "evidence_is_thin": evidence.is_thin(), "would_wait_for_caps": evidence.would_wait.values().sum::<u64>(),
-        "would_wait_for": evidence.would_wait,
-        "waited_for_caps": evidence.capped, "failed_requests": evidence.failed,
+        "would_wait_for": evidence.would_wait, "would_be_stopped": evidence.would_stop,
+        "waited_for_caps": evidence.capped, "stopped_by_breakers": evidence.stopped,
+        "failed_requests": evidence.failed,
         "promote": format!("{rules_dir}/{}.toml: mode = \"enforce\"", evidence.rule), "notes": limits,
     })
 }
@@ -171,14 +173,19 @@ fn text(report: &Value) -> String {
             let below = report["thin_below"].as_u64().unwrap_or_default();
             put(&mut text, &format!("  evidence is thin: fewer than {below} revocations were confirmed or refuted"));
         }
+        let (waiting, stopped) = (number("would_wait_for_caps"), number("would_be_stopped"));
+        let by_limit = by_limit(&rule["would_wait_for"]);
         put(
             &mut text,
             &format!(
-                "  limits          {} would wait for the hourly limits{}, {} did; {} requests failed",
-                number("would_wait_for_caps"),
-                by_limit(&rule["would_wait_for"]),
-                number("waited_for_caps"),
-                number("failed_requests")
+                "  limits          {waiting} would wait for the hourly limits{by_limit}, breakers would stop {stopped}"
+            ),
+        );
+        let [waited, stopped, failed] = ["waited_for_caps", "stopped_by_breakers", "failed_requests"].map(number);
+        put(
+            &mut text,
+            &format!(
+                "  in enforce      {waited} waited for limits, breakers stopped {stopped}, {failed} requests failed"
             ),
         );
         put(&mut text, &format!("  to promote      {}", words("promote")));
@@ -212,6 +219,7 @@ mod tests {
             theft: 38,
             owner: 2,
             would_wait: [(Limit::Rule, 1_200), (Limit::Tenant, 4)].into(),
+            would_stop: 900,
             ..evidence.clone()
         };
         let rules = [of_rule(&evidence, "rules", Mode::Shadow), of_rule(&judged, "rules", Mode::Enforce)];
@@ -223,7 +231,8 @@ mod tests {
           revocations     40 grants of 3 users and 2 tenants, 0 of them in mode enforce
           known           0 thefts confirmed, 0 refuted, n = 0
           evidence is thin: fewer than 30 revocations were confirmed or refuted
-          limits          0 would wait for the hourly limits, 0 did; 0 requests failed
+          limits          0 would wait for the hourly limits, breakers would stop 0
+          in enforce      0 waited for limits, breakers stopped 0, 0 requests failed
           to promote      rules/new_country.toml: mode = "enforce"
                           revoke.mode is "shadow", which limits every rule
 
@@ -231,7 +240,8 @@ mod tests {
           revocations     40 grants of 3 users and 2 tenants, 0 of them in mode enforce
           known           38 thefts confirmed, 2 refuted, n = 40
           precision       0.950 (95 % interval 0.831 to 0.994)
-          limits          1,204 would wait for the hourly limits (4 tenant, 1,200 rule), 0 did; 0 requests failed
+          limits          1,204 would wait for the hourly limits (4 tenant, 1,200 rule), breakers would stop 900
+          in enforce      0 waited for limits, breakers stopped 0, 0 requests failed
           to promote      rules/new_country.toml: mode = "enforce"
 
         Shadow mode sends no request, so it is not known how many requests would have failed.

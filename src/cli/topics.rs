@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::pipeline::is_keyed;
-use crate::port::{DenylistRecord, FeedbackRecord, SilenceRecord, SourceError};
+use crate::port::{BreakerRecord, DenylistRecord, FeedbackRecord, SilenceRecord, SourceError};
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic, Topic};
 use crate::token::TokenHasher;
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, and <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback].
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback], and <prefix>.breakers if revoke.mode is enforce.
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -67,6 +67,9 @@ fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, Source
     if config.feedback.is_some() {
         findings.push(RecordTopic::<FeedbackRecord>::create(kafka)?);
     }
+    if config.breakers().is_some() {
+        findings.push(RecordTopic::<BreakerRecord>::create(kafka)?);
+    }
     Ok(findings)
 }
 
@@ -91,6 +94,9 @@ pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Findin
     }
     if config.feedback.is_some() {
         findings.push(RecordTopic::<FeedbackRecord>::check(kafka)?);
+    }
+    if config.breakers().is_some() {
+        findings.push(RecordTopic::<BreakerRecord>::check(kafka)?);
     }
     Ok(findings)
 }

@@ -29,6 +29,7 @@ pub(crate) use self::sections::{
 };
 pub(crate) use self::tree::{ConfigError, channel_hint};
 use self::tree::{Places, Tree};
+use crate::deliver::BreakerSettings;
 use crate::engine;
 use crate::enrich::GeoSettings;
 use crate::notify::UserNoticeSettings;
@@ -104,6 +105,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// When revocations of a rule, an application or a tenant stop. `None` if nothing is requested.
+    pub(crate) fn breakers(&self) -> Option<BreakerSettings> {
+        self.revoke.breakers(self.source.has_one_tenant())
+    }
+
     /// Reads the file at `path`, if there is one, and the environment variables, which override it.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::deliver::Limits;
+use crate::deliver::{BreakerSettings, Limits};
 use crate::engine;
 use crate::event::TokenType;
 use crate::feed::{Feed, Tenant};
@@ -67,6 +67,7 @@ pub(crate) struct Revoke {
     /// Maximum number of revocations of all tenants per hour. The default is five times `max_per_hour`.
     pub(crate) max_per_hour_total: Option<u32>,
     limits: LimitsSection,
+    breakers: BreakersSection,
     pub(crate) http: Option<HttpRevokerSettings>,
 }
 
@@ -86,6 +87,23 @@ struct LimitsSection {
     applications: BTreeMap<String, u32>,
 }
 
+/// When revocations of a rule, an application or a tenant stop until a person lifts the stop. 0: never.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BreakersSection {
+    /// Hours of a day in which revocations wait for a limit.
+    full_hours: u32,
+    /// Users for whom people refute revocations of a rule within 30 days.
+    refuted: u32,
+}
+
+impl Default for BreakersSection {
+    fn default() -> Self {
+        let BreakerSettings { full_hours, refuted, .. } = BreakerSettings::default();
+        Self { full_hours, refuted }
+    }
+}
+
 /// Default of `max_per_hour_total`, in multiples of `max_per_hour`.
 const TENANTS_AT_CAP: u32 = 5;
 
@@ -96,6 +114,7 @@ impl Default for Revoke {
             max_per_hour: 20,
             max_per_hour_total: None,
             limits: LimitsSection::default(),
+            breakers: BreakersSection::default(),
             http: None,
         }
     }
@@ -120,6 +139,17 @@ impl Revoke {
             rules: section.rules.clone(),
             applications: section.applications.clone(),
         }
+    }
+
+    /// When revocations stop. `None` unless the mode is `enforce`: nothing is requested. `has_one_tenant`: of all events.
+    pub(crate) fn breakers(&self, has_one_tenant: bool) -> Option<BreakerSettings> {
+        let BreakersSection { full_hours, refuted } = self.breakers;
+        (self.mode == Mode::Enforce).then_some(BreakerSettings { full_hours, refuted, has_one_tenant })
+    }
+
+    /// Hours of a day in which revocations wait for a limit, after which they stop. 0: never.
+    pub(crate) const fn full_hours(&self) -> u32 {
+        self.breakers.full_hours
     }
 
     /// Key below `revoke` and number of each limit that is written in the configuration.
@@ -165,6 +195,10 @@ impl Revoke {
         if let Some((name, _)) = self.limits.tenants.iter().find(|(_, limit)| **limit > total) {
             let problem = "is more than `revoke.max_per_hour_total`, the limit of all tenants; raise that limit too";
             return Err((format!("revoke.limits.tenants.{name}"), problem.to_owned()));
+        }
+        if self.breakers.full_hours > 24 {
+            let problem = "must be at most 24, the hours of a day; 0 turns it off";
+            return Err(("revoke.breakers.full_hours".to_owned(), problem.to_owned()));
         }
         Ok(())
     }
@@ -382,6 +416,7 @@ mod tests {
     fn mistakes_in_limits_and_lifetimes_state_their_key() {
         insta::assert_snapshot!(mistake("[revoke.limits]\ntenants = { acme = 101 }"), @"t.toml:2: `revoke.limits.tenants.acme` is more than `revoke.max_per_hour_total`, the limit of all tenants; raise that limit too");
         insta::assert_snapshot!(mistake("[revoke.limits]\nrules = { new_iq = 4 }"), @"t.toml:2: unknown value `new_iq` of `revoke.limits.rules`; did you mean `new_ip`?");
+        insta::assert_snapshot!(mistake("[revoke.breakers]\nfull_hours = 25"), @"t.toml:2: `revoke.breakers.full_hours` must be at most 24, the hours of a day; 0 turns it off");
         insta::assert_snapshot!(mistake("[denylist]\nlifetime_hours = { access = 1 }"), @"t.toml:2: `denylist.lifetime_hours` has a value that is not between `denylist.keep_hours` and 8760 (365 days)");
     }
 

@@ -9,9 +9,10 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 
 use super::deliverer::Deliverer;
-use super::outbox::Next;
 use super::record::Record;
+use super::task::Next;
 use crate::millis::MINUTE_MS;
+use crate::number::random_id;
 use crate::port::{ActionOutcome, ActionRow, DeliveryError, Notice, Store};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{self, Condition};
@@ -151,6 +152,21 @@ where
                 return;
             }
             self.clock.sleep(DISK_RETRY.wait(1)).await;
+        }
+    }
+
+    /// Name of this outbox among those of all members.
+    pub(super) async fn member(&self, lane: &str, stop: &watch::Receiver<bool>) -> String {
+        loop {
+            let known = self.outbox.inner().state.member.clone();
+            if let Some(member) = known {
+                return member;
+            }
+            let member = format!("{:016x}", random_id());
+            self.record(lane, vec![Record::Member { member: member.clone() }], stop).await;
+            if *stop.borrow() {
+                return member;
+            }
         }
     }
 

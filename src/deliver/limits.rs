@@ -11,7 +11,12 @@ const NEW_TENANTS: &str = "\0new";
 /// The allowance that an incident's revocations count towards: the tenant's own, or one that all new tenants share,
 /// because a client can invent tenants.
 pub(super) fn allowance(incident: &Incident) -> &str {
-    if incident.tenant_is_new { NEW_TENANTS } else { &incident.tenant_id }
+    if is_shared(incident) { NEW_TENANTS } else { &incident.tenant_id }
+}
+
+/// Whether other tenants use the same allowance.
+pub(super) const fn is_shared(incident: &Incident) -> bool {
+    incident.tenant_is_new
 }
 
 /// Maximum numbers of revocations within an hour. Further ones wait.

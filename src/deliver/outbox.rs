@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::digest::{Collected, Digest, DigestSettings};
+use super::breakers::Breakers;
+use super::digest::{Collected, DigestSettings};
 use super::journal::{DAMAGED_FILE, Journal};
 use super::limits::Caps;
-use super::record::{Effect, Hold, REVOKE, Record, Sent, Subject, Work};
+use super::record::{Effect, Hold, REVOKE, Record, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
-use super::state::{Due, Item, REVOCATION_MS_MAX, Settled, State, change_key, revocation_key};
+use super::state::{Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use super::task::{Message, Next, Report, ToRevoke, What, report};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
-use crate::port::{self, Asked, Clock, Notice, Notifier, Progress, Revocation, SilenceId, Unsent};
+use crate::port::{self, Clock, Notice, Notifier, Revocation, SilenceId, StoppedBy};
 use crate::verdict::{Incident, IncidentId};
 
 /// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
@@ -34,8 +36,6 @@ pub const PAUSE_FILE: &str = "pause-actions";
 const PAUSE_LOOK_MS: i64 = 10_000;
 /// Alerts that are collected at a time.
 const COLLECTED_MAX: usize = 1_000;
-/// Maximum number of outcomes that a message names. The others are counted.
-const OUTCOMES_MAX: usize = 100;
 
 /// Incidents on disk that wait to be delivered.
 pub struct Outbox {
@@ -47,6 +47,7 @@ pub struct Outbox {
     /// By name of the channel.
     digests: BTreeMap<String, DigestSettings>,
     pub(super) silences: Option<Arc<Silences>>,
+    pub(super) breakers: Option<Arc<Breakers>>,
     pub(super) users: Option<Arc<UserNotices>>,
     clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
@@ -93,7 +94,8 @@ impl Outbox {
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
         let (routes, digests) = (Routes::default(), BTreeMap::new());
         let folder = folder.to_owned();
-        Ok(Self { inner, folder, channels, routes, digests, silences: None, users: None, clock, changed, damaged })
+        let (silences, breakers, users) = (None, None, None);
+        Ok(Self { inner, folder, channels, routes, digests, silences, breakers, users, clock, changed, damaged })
     }
 
     /// The same with routes. Without them, every channel gets everything.
@@ -115,6 +117,19 @@ impl Outbox {
     pub fn with_silences(mut self, silences: Option<Arc<Silences>>) -> Self {
         self.silences = silences;
         self
+    }
+
+    /// The same with breakers. Without them, no revocation is stopped.
+    #[must_use]
+    pub fn with_breakers(mut self, breakers: Option<Arc<Breakers>>) -> Self {
+        self.breakers = breakers;
+        self
+    }
+
+    /// The stop because of which the revocation of `incident` is not requested.
+    pub(super) fn stop_of(&self, incident: &Incident) -> Option<StoppedBy> {
+        let settings = self.breakers.as_ref()?.settings;
+        self.inner().state.stop_of(incident, |cause| settings.applies(cause))
     }
 
     /// The same with messages to users.
@@ -178,7 +193,7 @@ impl Outbox {
         self.inner().state.waiting()
     }
 
-    /// Number of held deliveries: revocations that are capped, paused or refused, messages that their channel rejected,
+    /// Number of held deliveries: revocations that are capped, paused, stopped or refused, messages that their channel rejected,
     /// and messages to users beyond a limit.
     pub fn held(&self) -> usize {
         self.inner().state.held()
@@ -392,29 +407,6 @@ fn full() -> io::Error {
     io::Error::new(io::ErrorKind::QuotaExceeded, reason)
 }
 
-/// The incident with its state for one lane. `None` if the lane has no message about it.
-fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Report> {
-    let thread = state.threads.get(&id)?;
-    thread.pending.get(lane)?;
-    let incident = thread.incident.clone()?;
-    let since = thread.sent.get(lane).map_or(0, |sent| sent.seq);
-    let unsent = thread.changes.since(thread.sent.get(lane).map_or(0, |sent| sent.change));
-    let outcomes = state.outcomes(id, since);
-    let settled = revocation_key(&incident).and_then(|name| state.settled(&name));
-    let progress = Progress {
-        revocation: settled.map_or(Revocation::NotAsked, |settled| settled.revocation.clone()),
-        confirmation: settled.and_then(|settled| settled.confirmation),
-        revoked: outcomes.iter().filter(|(_, settled)| is_revoked(&settled.revocation)).count(),
-        not_revoked: outcomes.iter().filter(|(_, settled)| is_not_revoked(&settled.revocation)).count(),
-        outcomes_total: outcomes.len(),
-        outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
-        joined: thread.joined_since(lane),
-        root: thread.sent.get(lane).and_then(|sent| sent.root.clone()),
-    };
-    let sent = thread.sent_by(lane, incident.severity, now);
-    Some(Report { incident, progress, sent, unsent, has_new_outcome: thread.acted > since })
-}
-
 /// A notice's key is used in headers of mails and requests, so a key with other characters is hashed.
 fn notice_key(key: &str) -> String {
     let is_plain = key.len() <= NOTICE_KEY_BYTES_MAX
@@ -437,62 +429,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-pub(super) enum Next<T> {
-    Now(Box<T>),
-    At(i64),
-    Nothing,
-}
-
-/// One attempt to send a message.
-pub(super) struct Message {
-    pub key: String,
-    pub(crate) effect: Effect,
-    pub(crate) what: What,
-}
-
-pub(super) enum What {
-    Report(Box<Report>),
-    Notice(Notice),
-    /// The digest of the lane is due.
-    Digest(Box<Digest>),
-}
-
-/// An incident, with its state for one channel.
-pub(super) struct Report {
-    pub(crate) incident: Box<Incident>,
-    pub(crate) progress: Progress,
-    /// State of the channel after it accepts the message.
-    pub(crate) sent: Sent,
-    /// Changes that the channel has no message about.
-    pub(crate) unsent: Unsent,
-    /// A revocation was done, capped, paused or failed, and the channel has no message about it.
-    pub(crate) has_new_outcome: bool,
-}
-
-fn asked((of, settled): (&Subject, &Settled)) -> Asked {
-    let Settled { revocation, confirmation, .. } = settled.clone();
-    Asked { target: of.target.clone(), revocation, confirmation }
-}
-
-const fn is_revoked(revocation: &Revocation) -> bool {
-    matches!(revocation, Revocation::Done | Revocation::AlreadyGone)
-}
-
-const fn is_not_revoked(revocation: &Revocation) -> bool {
-    matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
-}
-
-/// One attempt to revoke.
-pub(super) struct ToRevoke {
-    /// Key of the change that requested it.
-    pub(crate) key: String,
-    /// The idempotency key.
-    pub(crate) name: String,
-    pub(crate) incident: Box<Incident>,
-    pub(crate) effect: Effect,
-    pub(crate) is_paused: bool,
-    /// It has been open for longer than [`REVOCATION_MS_MAX`].
-    pub(crate) is_expired: bool,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::Changes;
 use super::digest::{Collected, Digest};
 use super::withheld::Withheld;
-use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
+use crate::port::{ActionRow, BreakerId, BreakerScope, BreakerStop, Confirmation, Notice, Revocation, SilenceId};
 use crate::verdict::{Incident, RuleId, Severity, Target, Victim};
 
 /// Lane of revocations. Every other lane is a channel with its recipient.
@@ -119,6 +119,12 @@ pub(super) enum Record {
     Withheld { silence: SilenceId, withheld: Withheld },
     /// A message was sent to a user.
     UserInformed { lane: String, user: String, at: i64 },
+    /// Revocations waited for the limit of this scope at this time.
+    Full { scope: BreakerScope, at: i64 },
+    /// Revocations are stopped.
+    Stopped { breaker: BreakerId, stop: BreakerStop },
+    /// A person has lifted the stop.
+    Lifted { breaker: BreakerId, at: i64 },
     /// Name of this outbox among those of all members.
     Member { member: String },
     /// A waiting row.
@@ -170,6 +176,8 @@ pub(super) enum Hold {
     Paused,
     /// A limit of revocations is reached. Held until the window has room.
     Capped,
+    /// A breaker stopped the revocation. Held until a person lifts the stop.
+    Stopped,
     /// The provider refused the revocation. Held until `due_at`.
     Refused,
     /// The channel rejected the message or panicked. Held until `due_at`, or until the channel accepts another message.

@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
 use super::limits::Scope;
-use super::outbox::{PAUSE_FILE, ToRevoke};
+use super::outbox::PAUSE_FILE;
 use super::record::{Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX};
+use super::task::ToRevoke;
 use crate::millis::{DAY_MS, HOUR_MS};
 use crate::number::grouped;
 use crate::port::{
@@ -61,6 +62,7 @@ where
                 (None, None) => return,
             };
             self.metrics.revoked(state::outcome(&progress.state));
+            let full = self.full(&task, (!is_request).then_some(&progress.state), began);
             let mut records = self.capped_notice(&progress.state, &task.incident).into_iter().collect::<Vec<_>>();
             let mut wait = None;
             if is_request {
@@ -94,6 +96,8 @@ where
                 self.metrics.breaker(breaker_open);
             }
             records.extend(self.note(&task, progress, began));
+            // A stop makes the waiting revocations due, this one too.
+            records.extend(full);
             self.record(REVOKE, records, &stop).await;
             self.give_up_oldest(&stop).await;
             if let Some(wait) = wait {
@@ -179,6 +183,9 @@ where
                 return Some(Progress::refused(reason, 0));
             }
             _ => return Some(Progress::refused("no [revoke.http] or [denylist] is configured".to_owned(), 0)),
+        }
+        if let Some(stopped) = self.outbox.stop_of(incident) {
+            return progress(Revocation::Stopped(stopped), Fate::Hold(Hold::Stopped), stopped.to_string());
         }
         if task.effect.called {
             return None;

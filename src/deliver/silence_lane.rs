@@ -8,10 +8,9 @@ use tokio::sync::watch;
 
 use super::deliverer::Deliverer;
 use super::lane::Attempt;
-use super::outbox::{Message, Report};
 use super::record::Record;
 use super::silences::Silences;
-use crate::number::random_id;
+use super::task::{Message, Report};
 use crate::port::{ActionOutcome, Notifier, SilenceId, SilenceKey, SilenceRecord, SilenceState, Store, WithheldCount};
 use crate::telemetry::Condition;
 
@@ -108,7 +107,7 @@ where
         if counts.is_empty() {
             return;
         }
-        let member = self.member(stop).await;
+        let member = self.member(SILENCES, stop).await;
         for (silence, count) in counts {
             let key = SilenceKey { silence, member: member.clone() };
             match silences.append(SilenceRecord { key, state: SilenceState::Withheld(count) }).await {
@@ -119,16 +118,5 @@ where
                 }
             }
         }
-    }
-
-    /// Name of this outbox among those of all members.
-    async fn member(&self, stop: &watch::Receiver<bool>) -> String {
-        let known = self.outbox.inner().state.member.clone();
-        if let Some(member) = known {
-            return member;
-        }
-        let member = format!("{:016x}", random_id());
-        self.record(SILENCES, vec![Record::Member { member: member.clone() }], stop).await;
-        member
     }
 }

@@ -1,5 +1,6 @@
 //! State of the outbox, computed from the records of its journal. The same records always give the same state.
 
+mod breakers;
 mod data;
 mod digests;
 mod keys;
@@ -94,7 +95,9 @@ impl State {
             }
             Record::Withheld { silence, withheld } => _ = self.withheld.insert(silence, withheld),
             Record::UserInformed { lane, user, at } => self.inform(Informed { lane, user, at }),
-            Record::Member { member } => self.member = Some(member),
+            Record::Full { .. } | Record::Stopped { .. } | Record::Lifted { .. } => self.apply_breaker(record),
+            // The first one counts, if two lanes choose a name at once.
+            Record::Member { member } => _ = self.member.get_or_insert(member),
             Record::Nudged { key, at } => {
                 self.update(&Item::Revocation(key), REVOKE, |effect| {
                     effect.due_at = effect.due_at.min(at.max(effect.tried_at + NUDGE_WAIT_MS));
@@ -131,6 +134,8 @@ impl State {
     /// The state as records. Applying them gives the same state.
     pub(super) fn records(&self) -> Vec<Record> {
         let mut records: Vec<_> = self.known.order.iter().map(|key| Record::Known { key: key.clone() }).collect();
+        // Before the revocations: a stop changes those that exist.
+        records.extend(self.breaker_records());
         let calls = self.calls.iter().cloned();
         records.extend(calls.map(|Call { at, scope, weight }| {
             let Scope { allowance, rule, application } = scope;

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::deliverer::Deliverer;
 use super::lane::{Attempt, Trouble};
-use super::outbox::{Message, What};
 use super::record::{Hold, Record, Sent, Work};
+use super::task::{Message, What};
 use super::user_notices::{UserNotices, user_lane};
 use crate::millis::DAY_MS;
 use crate::number::hex;

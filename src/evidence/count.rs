@@ -27,8 +27,11 @@ pub(crate) struct Evidence {
     pub(crate) owner: u64,
     /// Requests that would have waited for an hourly limit, if this rule alone had requested revocations, by limit.
     pub(crate) would_wait: BTreeMap<Limit, u64>,
-    /// Requests in mode `enforce` that did wait, and those that failed.
+    /// Requests that a breaker would have stopped, if no person had lifted its stop.
+    pub(crate) would_stop: u64,
+    /// Requests in mode `enforce` that did wait for a limit, those that a breaker stopped, and those that failed.
     pub(crate) capped: u64,
+    pub(crate) stopped: u64,
     pub(crate) failed: u64,
 }
 
@@ -50,15 +53,18 @@ impl Evidence {
 }
 
 /// The evidence of each rule with revocations, ordered by rule.
-pub(crate) fn by_rule(rows: &[Requested], caps: Caps<'_>) -> Vec<Evidence> {
+///
+/// `full_hours`: hours of a day in which requests wait for a limit, after which a breaker stops them. 0: never.
+pub(crate) fn by_rule(rows: &[Requested], caps: Caps<'_>, full_hours: u32) -> Vec<Evidence> {
     let mut rules: BTreeMap<&str, Vec<&Requested>> = BTreeMap::new();
     for requested in rows {
         rules.entry(&requested.rule).or_default().push(requested);
     }
-    rules.into_iter().map(|(rule, of_rule)| counted(rule, &of_rule, caps)).collect()
+    rules.into_iter().map(|(rule, of_rule)| counted(rule, &of_rule, caps, full_hours)).collect()
 }
 
-fn counted(rule: &str, of_rule: &[&Requested], caps: Caps<'_>) -> Evidence {
+fn counted(rule: &str, of_rule: &[&Requested], caps: Caps<'_>, full_hours: u32) -> Evidence {
+    let (would_wait, would_stop) = would_wait(of_rule, caps, full_hours);
     let count = |is: fn(&Requested) -> bool| of_rule.iter().filter(|requested| is(requested)).count() as u64;
     let users = of_rule.iter().filter(|requested| !requested.user.is_empty());
     let users: BTreeSet<_> = users.map(|requested| (&requested.tenant, &requested.user)).collect();
@@ -71,18 +77,21 @@ fn counted(rule: &str, of_rule: &[&Requested], caps: Caps<'_>) -> Evidence {
         enforced: count(|requested| requested.enforced),
         theft: count(|requested| requested.known == Known::Theft),
         owner: count(|requested| requested.known == Known::Owner),
-        would_wait: would_wait(of_rule, caps),
-        capped: count(|requested| requested.was_capped),
-        failed: count(|requested| requested.has_failed),
+        would_wait,
+        would_stop,
+        capped: count(|requested| requested.outcomes.was_capped),
+        stopped: count(|requested| requested.outcomes.was_stopped),
+        failed: count(|requested| requested.outcomes.has_failed),
     }
 }
 
 /// Number of requests that find a limit reached, by the limit that they wait for last. They are sent when the window of an
-/// hour has room, in order.
-fn would_wait(of_rule: &[&Requested], caps: Caps<'_>) -> BTreeMap<Limit, u64> {
+/// hour has room, in order. Then the number of requests that a breaker stops.
+fn would_wait(of_rule: &[&Requested], caps: Caps<'_>, full_hours: u32) -> (BTreeMap<Limit, u64>, u64) {
     let scopes: Vec<Scope> = of_rule.iter().map(|requested| requested.scope()).collect();
     let mut sent: HashMap<_, Vec<i64>> = HashMap::new();
     let mut waiting = BTreeMap::new();
+    let (mut full, mut stopped): (HashMap<_, Full>, u64) = (HashMap::new(), 0);
     for (requested, scope) in of_rule.iter().zip(&scopes) {
         let parts = Limit::ALL.into_iter().filter_map(|limit| Some((limit, scope.part(limit)?)));
         // `None`: no request fits.
@@ -105,6 +114,15 @@ fn would_wait(of_rule: &[&Requested], caps: Caps<'_>) -> BTreeMap<Limit, u64> {
             }
         }
         let Some((at, waits_for)) = room else { continue };
+        // Requests do not stop a rule in all tenants.
+        let may_stop = |limit: &Limit| full_hours > 0 && !matches!(limit, Limit::Total | Limit::RuleTotal);
+        if let Some((limit, part)) = waits_for.filter(may_stop).and_then(|limit| Some((limit, scope.part(limit)?))) {
+            full.entry((limit, part)).or_default().wait((requested.at, at), full_hours);
+        }
+        if parts.clone().any(|part| full.get(&part).and_then(|full| full.stops_at).is_some_and(|stop| stop <= at)) {
+            stopped += 1;
+            continue;
+        }
         if let Some(limit) = waits_for {
             *waiting.entry(limit).or_default() += 1;
         }
@@ -114,13 +132,38 @@ fn would_wait(of_rule: &[&Requested], caps: Caps<'_>) -> BTreeMap<Limit, u64> {
             sent.insert(place, at);
         }
     }
-    waiting
+    (waiting, stopped)
+}
+
+/// The hours in which requests wait for a limit.
+#[derive(Debug, Default)]
+struct Full {
+    /// Number of each hour of the clock since the epoch.
+    hours: BTreeSet<i64>,
+    /// Time from which a breaker stops the requests, milliseconds since the epoch.
+    stops_at: Option<i64>,
+}
+
+impl Full {
+    /// A request waits in this period, milliseconds since the epoch.
+    fn wait(&mut self, (since, until): (i64, i64), full_hours: u32) {
+        for hour in since.div_euclid(HOUR_MS)..=(until - 1).div_euclid(HOUR_MS) {
+            self.hours.insert(hour);
+            if self.stops_at.is_none() && self.hours.range(hour - 23..=hour).count() >= full_hours as usize {
+                self.stops_at = Some(hour * HOUR_MS);
+            }
+            if self.stops_at.is_some() {
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::deliver::Limits;
+    use crate::evidence::revocation::Outcomes;
 
     /// Without limits of rules and applications.
     fn limits(of_tenant: u32, total: u32) -> Limits {
@@ -128,7 +171,7 @@ mod tests {
     }
 
     fn evidence_of(rows: &[Requested]) -> Vec<Evidence> {
-        by_rule(rows, Caps { limits: &limits(2, 3), weight: 1 })
+        by_rule(rows, Caps { limits: &limits(2, 3), weight: 1 }, 0)
     }
 
     fn requested(tenant: &str, number: i64, known: Known) -> Requested {
@@ -141,14 +184,13 @@ mod tests {
             at: number,
             known,
             enforced: false,
-            was_capped: false,
-            has_failed: false,
+            outcomes: Outcomes::default(),
         }
     }
 
     fn waits(requests: &[(&str, i64)], limits: &Limits, weight: u32) -> BTreeMap<Limit, u64> {
         let rows: Vec<Requested> = requests.iter().map(|(tenant, at)| requested(tenant, *at, Known::Nothing)).collect();
-        by_rule(&rows, Caps { limits, weight })[0].would_wait.clone()
+        by_rule(&rows, Caps { limits, weight }, 0)[0].would_wait.clone()
     }
 
     #[test]
@@ -184,5 +226,19 @@ mod tests {
         assert_eq!(waits_in(&six, &of_rule, 1), [(Limit::Rule, 1)], "half of the tenant's limit");
         let of_application = Limits { of_application: Some(2), ..of_rule };
         assert_eq!(waits_in(&six, &of_application, 1), [(Limit::Application, 4)]);
+    }
+
+    #[test]
+    fn breaker_stops_what_waits_for_hours() {
+        let stops = |requests: &[(&str, i64)], full_hours| {
+            let rows: Vec<Requested> = requests.iter().map(|(of, at)| requested(of, *at, Known::Nothing)).collect();
+            by_rule(&rows, Caps { limits: &limits(2, 90), weight: 1 }, full_hours)[0].would_stop
+        };
+        // Two are sent each hour. In the third hour, the seventh and later ones still wait.
+        let flood = vec![("a", 0); 20];
+        assert_eq!((stops(&flood, 0), stops(&flood, 3)), (0, 14));
+        assert_eq!(stops(&flood[..6], 3), 0);
+        let with_another: Vec<_> = flood.iter().copied().chain([("b", 9 * HOUR_MS), ("a", 9 * HOUR_MS)]).collect();
+        assert_eq!(stops(&with_another, 3), 15, "another tenant continues");
     }
 }

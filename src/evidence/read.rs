@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::revocation::{Known, Requested};
+use super::revocation::{Known, Outcomes, Requested};
 use crate::config::Config;
 use crate::port::StoreError;
 use crate::store::Reader;
@@ -54,7 +54,8 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
                  AND timestamp >= fromUnixTimestamp64Milli(toInt64(?))), \
          asked AS ( \
              SELECT incident_id, target, max(outcome IN ('done', 'already_gone')) AS done, \
-                 max(outcome = 'capped') AS capped, max(outcome = 'failed') AS failed \
+                 max(outcome = 'capped') AS capped, max(outcome = 'stopped') AS stopped, \
+                 max(outcome = 'failed') AS failed \
              FROM actions WHERE startsWith(kind, 'revoke_') GROUP BY incident_id, target), \
          ended AS ( \
              SELECT kind, target FROM actions \
@@ -64,7 +65,7 @@ fn statement(since: i64, topics: &[String]) -> (String, Vec<String>) {
              substring(wanted.target, position(wanted.target, ':') + 1) AS target_id, \
              toUnixTimestamp64Milli(wanted.first) AS at, wanted.enforced AS enforced, any(feedback_latest.verdict) AS verdict, \
              any(asked.done) OR target_id GLOBAL IN (SELECT target FROM ended WHERE kind != 'revoke_user') \
-                 OR user GLOBAL IN (SELECT target FROM ended WHERE kind = 'revoke_user') AS done, any(asked.capped) AS capped, any(asked.failed) AS failed, \
+                 OR user GLOBAL IN (SELECT target FROM ended WHERE kind = 'revoke_user') AS done, any(asked.capped) AS capped, any(asked.stopped) AS stopped, any(asked.failed) AS failed, \
              countIf(marks.kind = 'confirmed' AND marks.timestamp >= wanted.first) AS confirmed, \
              countIf(marks.kind = 'revoked' AND marks.timestamp >= wanted.first \
                  AND marks.timestamp < wanted.first + INTERVAL {REVOKED_WITHIN_DAYS} DAY) AS revoked \
@@ -102,8 +103,7 @@ fn requested(row: &Value) -> Requested {
         at: row["at"].as_i64().unwrap_or_default(),
         known,
         enforced: is("enforced"),
-        was_capped: is("capped"),
-        has_failed: is("failed"),
+        outcomes: Outcomes { was_capped: is("capped"), was_stopped: is("stopped"), has_failed: is("failed") },
     }
 }
 

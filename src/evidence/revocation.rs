@@ -27,8 +27,16 @@ pub(crate) struct Requested {
     pub(super) known: Known,
     /// Whether the incident was in mode `enforce`.
     pub(super) enforced: bool,
-    /// Whether a limit of `[revoke]` held the request back, as recorded in `actions`.
+    pub(super) outcomes: Outcomes,
+}
+
+/// What happened to a request in mode `enforce`, as recorded in `actions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcomes {
+    /// A limit of `[revoke]` held it back.
     pub(super) was_capped: bool,
+    /// A breaker held it back.
+    pub(super) was_stopped: bool,
     pub(super) has_failed: bool,
 }
 

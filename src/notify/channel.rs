@@ -18,7 +18,7 @@ use crate::rule::RuleSet;
 /// Longest name of a channel, bytes.
 const NAME_BYTES_MAX: usize = 40;
 /// Names that sections, or queues of the outbox, have already.
-const RESERVED: [&str; 6] = ["email", "webhook", "revoke", "rows", "silences", "users"];
+const RESERVED: [&str; 7] = ["email", "webhook", "revoke", "rows", "silences", "breakers", "users"];
 
 /// Opens a topic by its name. The error is the problem of the name or of the brokers.
 pub type OpenTopic<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn MessageTopic>, String>;

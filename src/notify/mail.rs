@@ -242,9 +242,11 @@ const fn banner(revocation: &Revocation) -> Banner {
         Revocation::NotAsked | Revocation::Shadow | Revocation::Proposed => {
             Banner { background: "#f1f5f9", border: "#64748b", text: "#1e293b" }
         }
-        Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_) => {
-            Banner { background: "#fef2f2", border: "#dc2626", text: "#991b1b" }
-        }
+        Revocation::Waiting(_)
+        | Revocation::Capped(_)
+        | Revocation::Paused
+        | Revocation::Stopped(_)
+        | Revocation::Failed(_) => Banner { background: "#fef2f2", border: "#dc2626", text: "#991b1b" },
     }
 }
 

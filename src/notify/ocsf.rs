@@ -154,6 +154,7 @@ pub(super) const fn revocation_word(revocation: &Revocation) -> &'static str {
         Revocation::AlreadyGone => "already_gone",
         Revocation::Capped(_) => "capped",
         Revocation::Paused => "paused",
+        Revocation::Stopped(_) => "stopped",
         Revocation::Failed(_) => "failed",
     }
 }

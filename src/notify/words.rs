@@ -84,6 +84,10 @@ pub(super) fn outcome(asked: &Asked) -> String {
         Revocation::Paused => {
             format!("NOT revoked: {target}. Revocations are paused. The revocation is requested after the pause.")
         }
+        Revocation::Stopped(stopped) => format!(
+            "NOT revoked: {target}, because {stopped}. The revocation is requested when a person lifts the stop \
+             (tokenwarden breakers lift). If that is too late, revoke {what} at the provider."
+        ),
         Revocation::Failed(reason) => {
             format!("NOT revoked: {target} ({}). Revoke {what} at the provider.", plain(reason))
         }
@@ -139,14 +143,21 @@ pub(super) fn badge(progress: &Progress) -> Option<String> {
         Revocation::Waiting(_) => "NOT YET REVOKED",
         Revocation::Done => "REVOKED",
         Revocation::AlreadyGone => "ALREADY REVOKED",
-        Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_) => "NOT REVOKED",
+        Revocation::Capped(_) | Revocation::Paused | Revocation::Stopped(_) | Revocation::Failed(_) => "NOT REVOKED",
     };
     Some(badge.to_owned())
 }
 
 /// A revocation was requested, and the token still works.
 pub(super) const fn is_not_revoked(revocation: &Revocation) -> bool {
-    matches!(revocation, Revocation::Waiting(_) | Revocation::Capped(_) | Revocation::Paused | Revocation::Failed(_))
+    matches!(
+        revocation,
+        Revocation::Waiting(_)
+            | Revocation::Capped(_)
+            | Revocation::Paused
+            | Revocation::Stopped(_)
+            | Revocation::Failed(_)
+    )
 }
 
 #[cfg(test)]

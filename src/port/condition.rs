@@ -49,10 +49,12 @@ pub enum Condition {
     Silences,
     /// New feedback cannot be read.
     Feedback,
+    /// The stops of revocations that were lifted cannot be read.
+    Breakers,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -76,6 +78,7 @@ impl Condition {
         Self::Denylist,
         Self::Silences,
         Self::Feedback,
+        Self::Breakers,
     ];
 
     /// The name at the start of its line in `/readyz`, and the label in `tokenwarden_unready`.
@@ -104,6 +107,7 @@ impl Condition {
             Self::Denylist => "denylist",
             Self::Silences => "silences",
             Self::Feedback => "feedback",
+            Self::Breakers => "breakers",
         }
     }
 
@@ -139,12 +143,13 @@ impl Condition {
             Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
             Self::Silences => "the silences cannot be read; alerts that new silences match are sent",
             Self::Feedback => "the feedback cannot be read; detection does not learn from new feedback",
+            Self::Breakers => "the log of breakers cannot be read; revocations that a person lets continue wait",
         }
     }
 
     /// Whether `/readyz` succeeds although it holds: the service does its work, and waiting would not end the condition.
     pub(crate) const fn is_degradation(self) -> bool {
-        matches!(self, Self::SnapshotsOff | Self::Silences | Self::Feedback)
+        matches!(self, Self::SnapshotsOff | Self::Silences | Self::Feedback | Self::Breakers)
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.

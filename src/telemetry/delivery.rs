@@ -26,6 +26,7 @@ pub(super) struct Delivery {
     denylist_entries: Gauge,
     silences_active: Gauge,
     silences_refused: Gauge,
+    breakers_stopped: Gauge,
 }
 
 /// Result of a check against the denylist.
@@ -64,7 +65,7 @@ impl Delivery {
         let outbox_waiting = gauge("outbox_waiting", "Messages and revocations that are not delivered yet");
         let outbox_held = gauge(
             "outbox_held",
-            "Messages that their channel rejected, messages to users beyond a limit, and revocations that are capped, paused or rejected; they are retried later",
+            "Messages that their channel rejected, messages to users beyond a limit, and revocations that are capped, paused, stopped or rejected; they are retried later",
         );
         let outbox_damaged = gauge("outbox_damaged", "Lines of the outbox file that could not be read at the start");
         let breaker_open = gauge(
@@ -79,6 +80,8 @@ impl Delivery {
             "silences_refused",
             "Records of silences without effect since the start, because the command would refuse them",
         );
+        let breakers_stopped =
+            gauge("breakers_stopped", "Stops of revocations that breakers made and no person has lifted");
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
@@ -110,6 +113,7 @@ impl Delivery {
             denylist_entries,
             silences_active,
             silences_refused,
+            breakers_stopped,
         }
     }
 
@@ -163,6 +167,10 @@ impl Delivery {
     pub(super) fn silences(&self, active: usize, refused: u64) {
         self.silences_active.set(active as i64);
         self.silences_refused.set(refused as i64);
+    }
+
+    pub(super) fn breakers_stopped(&self, stops: usize) {
+        self.breakers_stopped.set(stops as i64);
     }
 
     pub(super) fn breaker(&self, open: bool) {

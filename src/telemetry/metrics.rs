@@ -387,6 +387,11 @@ impl Metrics {
         self.delivery.silences(active, refused);
     }
 
+    /// Sets the number of stops of revocations that no person has lifted.
+    pub(crate) fn breakers_stopped(&self, stops: usize) {
+        self.delivery.breakers_stopped(stops);
+    }
+
     /// Counts a check against a denylist with `entries`.
     pub(crate) fn denylist_checked(&self, checked: Checked, entries: usize) {
         self.delivery.denylist_checked(checked, entries);

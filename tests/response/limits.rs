@@ -3,14 +3,14 @@
 use super::*;
 
 /// Revocation `number` by `rule`.
-fn by(rule: RuleId, number: u64) -> Incident {
+pub(super) fn by(rule: RuleId, number: u64) -> Incident {
     let of_rule = incident(number, Mode::Enforce);
     let signals = of_rule.signals.iter().map(|signal| Signal { rule, ..signal.clone() }).collect();
     Incident { signals, ..of_rule }
 }
 
 /// Numbers of the grants that were requested at `api`, in order.
-fn requested(api: &Web) -> Vec<u64> {
+pub(super) fn requested(api: &Web) -> Vec<u64> {
     let requests = api.requests();
     let numbers = requests.iter().filter_map(|request| request.path.rsplit_once('-')?.1.parse().ok());
     numbers.collect()

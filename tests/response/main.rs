@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
+mod breakers;
 mod channels;
 mod digests;
 mod faults;

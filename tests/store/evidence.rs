@@ -6,9 +6,12 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Kind;
-use tokenwarden::port::{ActionOutcome, FeedbackRecord, FeedbackState, Rows as _, Store as _, StoredEvent};
-use tokenwarden::store::{ClickHouse, EpochRows};
-use tokenwarden::verdict::{IncidentId, Judgement, Mode, Outcome, Severity, Target};
+use tokenwarden::port::{
+    ActionOutcome, ActionRow, FeedbackRecord, FeedbackState, Refutation, Refutations as _, Rows as _, Store as _,
+    StoredEvent,
+};
+use tokenwarden::store::{ClickHouse, EpochRows, StoredRefutations};
+use tokenwarden::verdict::{Incident, IncidentId, Judgement, Mode, Outcome, RuleId, Severity, Target};
 
 use super::rows::{action, allowed, at, event, incident, numbered, push, push_later};
 use super::{embedded, library, turn};
@@ -137,6 +140,66 @@ async fn shadow_report_counts_evidence_and_feedback() {
     assert!(checks.contains("WARNING rules: new_country may revoke, and its evidence is thin"), "{checks}");
     assert!(!validated("shadow").contains("evidence is thin"));
     store.close().await;
+}
+
+#[tokio::test]
+async fn refutations_of_own_revocations_are_read() {
+    let _turn = turn().await;
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path();
+    let settings = embedded(&folder.join("data"));
+    let store = ClickHouse::open(&settings).await.unwrap();
+    configure(folder, "'token-events'");
+    let mut rows = EpochRows::new();
+    let of = |tenant: &str, id: u64, grant: u64| Incident {
+        tenant_id: tenant.to_owned(),
+        family_id: family(grant),
+        revoke: Some(Target::Family(family(grant))),
+        ..incident(id, grant, Severity::High)
+    };
+    let ended = |tenant: &str, id: u64, grant: u64, outcome: ActionOutcome| ActionRow {
+        action_id: format!("{id}-{grant}"),
+        tenant_id: tenant.to_owned(),
+        target: family(grant),
+        ..action(id, 1, outcome)
+    };
+    // Three grants of one user count once. Then: a theft, a revocation that waits, one by hand, and none.
+    for grant in 1..=3 {
+        rows.push_incident(&of("tenant-1", 1, grant));
+        rows.push_action(&ended("tenant-1", 1, grant, ActionOutcome::Done));
+    }
+    for id in 4..=8 {
+        rows.push_incident(&of("small", id, id));
+    }
+    rows.push_action(&ended("small", 4, 4, ActionOutcome::Done));
+    rows.push_action(&ended("small", 5, 5, ActionOutcome::Stopped));
+    rows.push_action(&ActionRow { requested_by: "ana".to_owned(), ..ended("small", 6, 6, ActionOutcome::Done) });
+    rows.push_action(&ended("small", 7, 7, ActionOutcome::Done));
+    // The row of another tenant with the id of the incident, and another grant.
+    rows.push_action(&ended("stranger", 8, 9, ActionOutcome::Done));
+    for number in 0..1_000 {
+        push(&mut rows, &numbered(event(number)), &allowed(), number as i64);
+    }
+    store.write(&rows).await.unwrap();
+    let read = || async { StoredRefutations::new(settings.clone()).read().await.unwrap() };
+    assert_eq!(read().await, []);
+    for (id, verdict) in [(1, "false"), (4, "true"), (5, "false"), (6, "false"), (7, "benign"), (8, "false")] {
+        printed(&run(folder, &["feedback", &IncidentId(id).to_string(), verdict]));
+    }
+    let mut found: Vec<_> = read().await;
+    found.sort_by_key(|refutation| refutation.at);
+    let expected = |tenant: &str, is_of_known_tenant, at| {
+        let tenant = tenant.to_owned();
+        Refutation { tenant, rule: RuleId::NewCountry, at, is_of_known_tenant }
+    };
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found, [expected("tenant-1", true, found[0].at), expected("small", false, found[1].at)]);
+    // The last feedback counts.
+    printed(&run(folder, &["feedback", "INC-0000000000000007", "true"]));
+    assert_eq!(read().await.len(), 1);
+    store.close().await;
+    let gone = StoredRefutations::new(embedded(&folder.join("nothing")));
+    assert!(gone.read().await.is_err());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::deliver::digest::Digest;
 use crate::deliver::limits::Scope;
 use crate::deliver::record::{Effect, Ending, Subject, Thread, Work};
 use crate::deliver::withheld::Withheld;
-use crate::port::{ActionRow, Confirmation, Notice, Revocation, SilenceId};
+use crate::port::{ActionRow, BreakerId, BreakerScope, BreakerStop, Confirmation, Notice, Revocation, SilenceId};
 use crate::verdict::Incident;
 
 /// Number of keys of finished changes that are kept, so that events that are read again cause no second delivery.
@@ -64,9 +64,14 @@ pub(in crate::deliver) struct State {
     pub(super) by_name: HashMap<String, String>,
     /// Due deliveries of each lane, in order.
     pub(super) lanes: HashMap<String, BTreeSet<Due>>,
-    /// Revocations that are capped, by scope, and revocations that are paused. The oldest first.
+    /// Revocations that are capped, by scope, and revocations that are paused or stopped. The oldest first.
     pub(super) capped: BTreeMap<Scope, BTreeSet<(u64, String)>>,
     pub(super) paused: BTreeSet<(u64, String)>,
+    pub(super) stopped: BTreeSet<(u64, String)>,
+    /// The stops that no person has lifted.
+    pub(crate) stops: BTreeMap<BreakerId, BreakerStop>,
+    /// Times within the last day at which revocations waited for the limit of a scope, one for each hour of the clock.
+    pub(super) full: BTreeMap<BreakerScope, VecDeque<i64>>,
     /// Time at which each revocation was requested.
     pub(super) ages: BTreeSet<(i64, String)>,
     /// Number of deliveries that wait, and of held ones.

@@ -35,9 +35,10 @@ impl State {
         })
     }
 
-    /// Makes all refused or rejected deliveries due at `now`, because the configuration may have changed.
+    /// Makes all refused, rejected or stopped deliveries due at `now`, because the configuration may have changed.
     pub(in crate::deliver) fn try_again(&mut self, now: i64) {
         self.rejecting.clear();
+        self.release_stopped(now, |_| true);
         let lanes: Vec<String> = self.lanes.keys().cloned().collect();
         for lane in lanes {
             self.release(&lane, now);
@@ -172,6 +173,7 @@ impl State {
                 _ = self.capped.entry(scope.clone()).or_default().insert((number, key));
             }
             (Some(Hold::Paused), Item::Revocation(key), _) => _ = self.paused.insert((number, key)),
+            (Some(Hold::Stopped), Item::Revocation(key), _) => _ = self.stopped.insert((number, key)),
             (_, item, _) => {
                 let due = Due { at: effect.due_at, number, item };
                 self.lanes.entry(lane.to_owned()).or_default().insert(due);
@@ -191,6 +193,7 @@ impl State {
                 }
             }
             (Some(Hold::Paused), Item::Revocation(key), _) => _ = self.paused.remove(&(number, key)),
+            (Some(Hold::Stopped), Item::Revocation(key), _) => _ = self.stopped.remove(&(number, key)),
             (_, item, _) => {
                 if let Some(due) = self.lanes.get_mut(lane) {
                     due.remove(&Due { at: effect.due_at, number, item });

@@ -97,6 +97,13 @@ impl State {
         Window::new(self.calls.iter(), caps, now).room(scope, false)
     }
 
+    /// Whether the requests of the last hour leave no room in `limit`, and later ones will.
+    pub(in crate::deliver) fn is_full(&self, scope: &Scope, limit: Limit, caps: Caps<'_>, now: i64) -> bool {
+        let Some(part) = scope.part(limit) else { return false };
+        let room = Window::new(self.calls.iter(), caps, now).room_in(limit, part, caps.of(limit, scope));
+        room > now && room < i64::MAX
+    }
+
     /// The oldest capped revocation whose limits have room, or a time before which none has.
     pub(in crate::deliver) fn first_capped(&self, caps: Caps<'_>, now: i64) -> Result<String, i64> {
         let mut window = Window::new(self.calls.iter(), caps, now);
@@ -213,6 +220,7 @@ pub(in crate::deliver) const fn outcome(revocation: &Revocation) -> ActionOutcom
         Revocation::AlreadyGone => ActionOutcome::AlreadyGone,
         Revocation::Capped(_) => ActionOutcome::Capped,
         Revocation::Paused => ActionOutcome::Paused,
+        Revocation::Stopped(_) => ActionOutcome::Stopped,
         Revocation::Failed(_) => ActionOutcome::Failed,
     }
 }

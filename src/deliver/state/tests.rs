@@ -7,7 +7,10 @@ use super::*;
 use crate::deliver::digest::Collected;
 use crate::deliver::limits::{Caps, Limits};
 use crate::event::{BaselineId, Timestamp};
-use crate::port::{ActionOutcome, ActionRow, Confirmation, Limit, Radius, Reached};
+use crate::port::{
+    ActionOutcome, ActionRow, BreakerCause, BreakerId, BreakerScope, BreakerStop, Confirmation, Limit, Radius, Reached,
+    StoppedBy,
+};
 use crate::verdict::{Action, CampaignId, Incident, IncidentId, Mode, RuleId, Severity, Target, Verdict};
 
 /// Without limits of rules and applications.
@@ -76,6 +79,7 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
         state.first_capped(Caps { limits: &limits(2, 3), weight: 1 }, 0),
         (state.first_paused().map(str::to_owned), format!("{:?}", state.digests)),
         state.oldest_revocation().map(|(at, key)| (at, key.to_owned())),
+        (format!("{:?} {:?}", state.stops, state.full), state.stopped.len()),
     )
 }
 
@@ -89,6 +93,7 @@ enum Op {
     Reroute { id: u64 },
     Collect { id: u64, lane: &'static str },
     Digested,
+    Breaker { id: u64, what: u8 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -105,7 +110,8 @@ fn op() -> impl Strategy<Value = Op> {
         id.clone().prop_map(|id| Op::Reroute { id }),
         (id.clone(), prop_oneof![Just("a"), Just("b")]).prop_map(|(id, lane)| Op::Collect { id, lane }),
         Just(Op::Digested),
-        (id, victim, 0_u8..7).prop_map(|(id, victim, to)| Op::Revocation { id, victim, to }),
+        (id.clone(), 0_u8..3).prop_map(|(id, what)| Op::Breaker { id, what }),
+        (id, victim, 0_u8..8).prop_map(|(id, victim, to)| Op::Revocation { id, victim, to }),
     ]
 }
 
@@ -149,6 +155,17 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
             let alert = Collected { key: thread.key.clone(), incident: id, severity: Severity::High };
             Some(Record::Collected { lane: lane.to_owned(), at, due_at: at + 900, alerts: vec![alert] })
         }
+        Op::Breaker { id, what } => {
+            let (breaker, limit) = (BreakerId(id), [Limit::Tenant, Limit::Rule, Limit::Application][id as usize % 3]);
+            let scope = BreakerScope::of_limit(&incident(id, 1), limit)?;
+            Some(match what {
+                0 => Record::Full { scope, at },
+                1 => {
+                    Record::Stopped { breaker, stop: BreakerStop { scope, cause: BreakerCause::Full { hours: 3 }, at } }
+                }
+                _ => Record::Lifted { breaker, at },
+            })
+        }
         Op::Digested => Some(Record::Digested { lane: "a".to_owned() }),
         Op::Reroute { id } => {
             let key = state.threads.get(&id)?.key.clone();
@@ -178,6 +195,10 @@ fn record(state: &State, op: Op, at: i64) -> Option<Record> {
                 2 => held(Hold::Paused, Revocation::Paused),
                 3 => held(Hold::Refused, Revocation::Failed("x".to_owned())),
                 4 => Record::Nudged { key, at },
+                6 => {
+                    let (breaker, cause) = (BreakerId(1), BreakerCause::Full { hours: 3 });
+                    held(Hold::Stopped, Revocation::Stopped(StoppedBy { breaker, scope: Limit::Rule, cause }))
+                }
                 5 => {
                     let (due_at, revocation) = (at + 9, Some(Revocation::Waiting("x".to_owned())));
                     Record::Tried { key, lane, attempt: 1, due_at, revocation, row, at, panicked: true }
@@ -229,9 +250,9 @@ proptest! {
             }
             prop_assert_eq!(view(&again), view(&state));
         }
-        // Waiting and held deliveries are those that are due in a lane, capped or paused.
+        // Waiting and held deliveries are those that are due in a lane, capped, paused or stopped.
         let due: usize = state.lanes.values().map(BTreeSet::len).sum();
-        let aside = state.paused.len() + state.capped.values().map(BTreeSet::len).sum::<usize>();
+        let aside = state.paused.len() + state.stopped.len() + state.capped.values().map(BTreeSet::len).sum::<usize>();
         prop_assert_eq!(due + aside, state.waiting() + state.held());
     }
 }

@@ -1,0 +1,146 @@
+//! The log of stops of all members, and the settings of breakers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::unpoisoned;
+use crate::port::{
+    BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, Clock, Lift, RecordLog, RecordObserver,
+    Refutations,
+};
+
+/// Maximum number of stops of all members that are kept. Beyond it, the one that was lifted first is dropped.
+const KNOWN_MAX: usize = 100_000;
+
+/// When revocations are stopped until a person lifts the stop. 0: never, and existing stops have no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// Hours within a day in which revocations wait for the limit of a rule in a tenant, an application or a tenant.
+    pub full_hours: u32,
+    /// Users of a tenant, or tenants, for whom people refute revocations of one rule within 30 days.
+    pub refuted: u32,
+    /// All events have the same tenant, so a new tenant shares its limits with no other.
+    pub has_one_tenant: bool,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self { full_hours: 6, refuted: 3, has_one_tenant: false }
+    }
+}
+
+impl BreakerSettings {
+    /// Whether a stop with this cause has effect.
+    pub(super) const fn applies(self, cause: BreakerCause) -> bool {
+        match cause {
+            BreakerCause::Full { .. } => self.full_hours > 0,
+            BreakerCause::Refuted { .. } | BreakerCause::RefutedIn { .. } => self.refuted > 0,
+        }
+    }
+}
+
+/// The breakers, which follow the log of stops. The stops of this member are in its outbox.
+pub struct Breakers {
+    pub(super) settings: BreakerSettings,
+    /// `None`: feedback is not read.
+    pub(super) refutations: Option<Arc<dyn Refutations>>,
+    log: Arc<dyn RecordLog<BreakerRecord>>,
+    clock: Arc<dyn Clock>,
+    known: Mutex<BTreeMap<BreakerId, Known>>,
+    is_complete: AtomicBool,
+    is_unreadable: AtomicBool,
+}
+
+/// A stop in the log.
+#[derive(Clone, Debug)]
+struct Known {
+    scope: BreakerScope,
+    lifted: Option<Lift>,
+}
+
+impl Breakers {
+    /// Reads the stops of `log`, and new ones until the caller drops it.
+    pub fn follow(
+        log: Arc<dyn RecordLog<BreakerRecord>>,
+        clock: Arc<dyn Clock>,
+        refutations: Option<Arc<dyn Refutations>>,
+        settings: BreakerSettings,
+    ) -> Arc<Self> {
+        let breakers = Arc::new(Self {
+            settings,
+            refutations,
+            log,
+            clock,
+            known: Mutex::default(),
+            is_complete: AtomicBool::new(false),
+            is_unreadable: AtomicBool::new(false),
+        });
+        breakers.log.follow(Arc::clone(&breakers) as Arc<dyn RecordObserver<BreakerRecord>>);
+        breakers
+    }
+
+    /// Whether the log is read, so that a lift of an earlier stop is known.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Acquire) && !self.is_unreadable()
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.is_unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Whether the log has the stop.
+    pub(super) fn has(&self, breaker: BreakerId) -> bool {
+        unpoisoned(&self.known).contains_key(&breaker)
+    }
+
+    /// Whether a member has a stop of this scope that no person has lifted.
+    pub(super) fn is_stopped(&self, scope: &BreakerScope) -> bool {
+        unpoisoned(&self.known).values().any(|known| known.lifted.is_none() && known.scope == *scope)
+    }
+
+    /// The lift of the stop by a person.
+    pub(super) fn lift_of(&self, breaker: BreakerId, now: i64) -> Option<Lift> {
+        let lift = unpoisoned(&self.known).get(&breaker)?.lifted.clone()?;
+        lift.problem(now).is_none().then_some(lift)
+    }
+
+    /// The last time at which a person lifted a stop of this scope in any member, milliseconds since the epoch.
+    pub(super) fn lifted_at(&self, scope: &BreakerScope, now: i64) -> i64 {
+        let known = unpoisoned(&self.known);
+        let lifts = known.values().filter(|known| known.scope == *scope).filter_map(|known| known.lifted.as_ref());
+        lifts.filter(|lift| lift.problem(now).is_none()).map(|lift| lift.at).max().unwrap_or(i64::MIN)
+    }
+
+    /// Appends a record to the log.
+    pub(super) async fn append(&self, record: BreakerRecord) -> Result<(), String> {
+        self.log.append(record).await
+    }
+}
+
+impl RecordObserver<BreakerRecord> for Breakers {
+    fn record(&self, BreakerRecord { breaker, state: BreakerState { stop, lifted, .. } }: BreakerRecord) {
+        if let Some(problem) = lifted.as_ref().and_then(|lift| lift.problem(self.clock.now_millis())) {
+            tracing::error!(%breaker, problem, "the lift of a stop has no effect");
+        }
+        let mut known = unpoisoned(&self.known);
+        known.insert(breaker, Known { scope: stop.scope, lifted });
+        if known.len() > KNOWN_MAX {
+            let lifted = known.iter().filter_map(|(id, known)| Some((known.lifted.as_ref()?.at, *id)));
+            let first = lifted.min().map_or(breaker, |(_, first)| first);
+            known.remove(&first);
+        }
+    }
+
+    fn all_read(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
+
+    fn read_failed(&self) {
+        self.is_unreadable.store(true, Ordering::Relaxed);
+    }
+
+    fn read_succeeded(&self) {
+        self.is_unreadable.store(false, Ordering::Relaxed);
+    }
+}
