@@ -236,7 +236,11 @@ fn show_text(incident: &Value) -> String {
                 proof.push_str(&value);
             }
         }
-        line(&mut text, &["  ", &at, "  ", &kind, " ", &target, ": ", &outcome, &proof]);
+        // The reason of a revocation that is done is that of the incident.
+        let is_revoked = matches!(&*outcome, "done" | "already_gone");
+        let reason = field(row, "reason");
+        let why = if is_revoked || reason.is_empty() { String::new() } else { format!(" ({reason})") };
+        line(&mut text, &["  ", &at, "  ", &kind, " ", &target, ": ", &outcome, &proof, &why]);
     }
     text
 }

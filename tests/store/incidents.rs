@@ -84,6 +84,8 @@ async fn incidents_have_status_assignee_and_history() {
         radius: Some(Radius::Session),
     };
     let done = action(1, 1, ActionOutcome::Done);
+    let reason = "automatic revocation of this tenant is stopped (BRK-1)".to_owned();
+    rows.push_action(&ActionRow { reason, ..action(1, 0, ActionOutcome::Stopped) });
     rows.push_action(&ActionRow { radius: Some(Radius::Session), confirmation: Some(confirmation), ..done });
     rows.push_action(&ActionRow { kind: "alert_email".to_owned(), ..action(1, 2, ActionOutcome::Done) });
     store.write(&rows).await.unwrap();
@@ -114,11 +116,12 @@ async fn incidents_have_status_assignee_and_history() {
         (&json!("resolved"), &json!("Ana"), &json!(3))
     );
     let revocations = shown["revocations"].as_array().unwrap();
-    assert_eq!((revocations.len(), &revocations[0]["verified_at"]), (1, &json!("2024-03-09 16:00:02.000")));
+    assert_eq!((revocations.len(), &revocations[1]["verified_at"]), (2, &json!("2024-03-09 16:00:02.000")));
     let text = printed(&run(directory, &["show", ONE, "--output", "text"]));
     let times =
         "family-1: done, radius session, revoked at 2024-03-09 16:00:00.123, verified at 2024-03-09 16:00:02.000";
     assert!(text.contains(times), "{text}");
+    assert!(text.contains("family-1: stopped (automatic revocation of this tenant is stopped (BRK-1))"), "{text}");
     let history = shown["history"].as_array().unwrap();
     let steps: Vec<_> = history.iter().map(|change| (&change["changed_by"], &change["status"])).collect();
     let expected = [("Ana", "acknowledged"), ("Ben", "acknowledged"), ("Ben", "resolved")];
