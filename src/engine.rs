@@ -23,9 +23,11 @@ pub use self::feedback::{Feedback, FeedbackEvent, Learnt, find_thieves, learn_fe
 use self::occurrence::{Before, Occurrence, baseline_key};
 use self::outcome::quiet;
 pub use self::settings::Settings;
+pub(crate) use self::state::TABLES;
 pub use self::state::{STATE_FORMAT, State};
 use self::uses::score_use;
 use crate::enrichment::EnrichedEvent;
+pub(crate) use crate::memory::limits::STATE_BYTES_MIN;
 use crate::rule::RuleSet;
 use crate::verdict::Outcome;
 
@@ -100,5 +102,7 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         }
         state.end_visits();
     }
+    // Indexes of baselines change.
+    state.fit(keys.tenant);
     Step::Scored(outcome)
 }

@@ -124,6 +124,11 @@ impl Pipeline {
         engine::Feedback { id: id.0, incident, judgement, since, until, events, thieves }
     }
 
+    /// Limit of the states of all partitions, bytes.
+    pub(crate) const fn memory_max(&self) -> Option<usize> {
+        self.settings.memory_bytes_max
+    }
+
     /// Recognises the key of the names in a state.
     pub(crate) fn key_check(&self) -> u64 {
         self.hasher.key_hasher().check()
@@ -300,6 +305,12 @@ fn panicked() -> String {
 impl Partition {
     pub fn states(&self) -> impl Iterator<Item = &State> {
         self.states.iter()
+    }
+
+    /// Changes the limit of the states together, bytes.
+    pub(crate) fn set_memory_max(&mut self, bytes: Option<usize>) {
+        let each = bytes.map(|bytes| bytes / self.states.len().max(1));
+        self.states.iter_mut().for_each(|state| state.set_memory_max(each));
     }
 
     /// Learns feedback at its place.

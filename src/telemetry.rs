@@ -6,6 +6,7 @@ mod delivery;
 mod deployed;
 mod health;
 mod label;
+mod memory;
 mod metrics;
 mod notes;
 mod storage;

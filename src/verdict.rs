@@ -268,6 +268,14 @@ pub struct Victim {
     pub app_id: String,
 }
 
+impl Victim {
+    /// Memory with its texts, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { token_id, family_id, user_id, app_id } = self;
+        size_of::<Self>() + [token_id, family_id, user_id, app_id].map(String::len).iter().sum::<usize>()
+    }
+}
+
 /// Maximum number of victims that an incident lists. Further ones are counted.
 pub(crate) const VICTIMS_MAX: usize = 100;
 

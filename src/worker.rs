@@ -123,10 +123,11 @@ where
             Arc::clone(&environment.health),
             environment.limits.wait_ms_max,
         );
+        let memory_max = pipeline.memory_max();
         Self {
             pipeline,
             discarded: Epoch::new(store.new_rows()),
-            partitions: Partitions::new(spread, verdicts, move || store.new_rows()),
+            partitions: Partitions::new(spread, verdicts, memory_max, move || store.new_rows()),
             group: Group::default(),
             taken: 0,
             taken_at: 0,

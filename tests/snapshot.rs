@@ -237,9 +237,10 @@ fn restored_state_has_the_settings_of_its_process() {
     let mut restored = restore(&other, 1, (&records, extent)).expect("it is restored");
     let (baselines, duplicates) =
         (restored.states().next().expect("a state").memory().1, counters(&restored).duplicates);
-    assert!(baselines > 100, "no baseline is removed");
+    assert!((80..=100).contains(&baselines), "those above the limit are evicted: {baselines}");
     feed(&mut other, &mut restored, before.len() - 50, &before[before.len() - 50..], &mut Results::default());
     assert_eq!(counters(&restored).duplicates, duplicates + 50, "the last events are known");
     feed(&mut other, &mut restored, before.len(), after, &mut Results::default());
-    assert_eq!(restored.states().next().expect("a state").memory().1, baselines, "the table does not grow");
+    let baselines = restored.states().next().expect("a state").memory().1;
+    assert!((80..=100).contains(&baselines), "{baselines}");
 }

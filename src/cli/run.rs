@@ -17,6 +17,7 @@ use super::{delivery, denylist, record_log, signals_receiver, user_api};
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
+use crate::engine;
 use crate::enrich::Enricher;
 use crate::pipeline::{Pipeline, VerdictOutput};
 use crate::port::{Clock, FeedbackRecord, Snapshots, Source, StateRestorer, StoreError};
@@ -148,7 +149,8 @@ fn serve(
     if let Some(closing) = closing {
         runtime.spawn(closing.run());
     }
-    let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
+    metrics.memory_limits(config.detection.memory_mib() << 20, config.detection.states_bytes() as u64);
+    let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
     let outside = Environment {
         store: Arc::clone(store),
         outbox: Some(outbox),
@@ -182,6 +184,12 @@ fn serve(
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
     Ok(())
+}
+
+/// Settings of the states. All members of the group share the alert budget, and each has its memory for its own partitions.
+fn settings_of(config: &Config, partitions: u32) -> engine::Settings {
+    let all = config.engine_settings();
+    engine::Settings { memory_bytes_max: all.memory_bytes_max, ..all.for_one_of(partitions) }
 }
 
 /// Opens the GeoIP files, and logs them.

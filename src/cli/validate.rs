@@ -18,6 +18,7 @@ use crate::denylist::DENIED_ONLY;
 use crate::engine::STATE_FORMAT;
 use crate::enrich::Enricher;
 use crate::format::Format;
+use crate::number::counted;
 use crate::port::{Clock, DeliveryError, StoreError};
 use crate::rule::RuleSet;
 use crate::sanitize;
@@ -55,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for warning in &config.warnings {
         print_line(&format!("warning configuration: {warning}"))?;
     }
+    report_memory(&config)?;
     hint_at_addresses(&config)?;
     check_rules(&config, &mut report)?;
     check_geoip(&config, &mut report)?;
@@ -66,6 +68,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         runtime.block_on(check_store(&config, &mut report))?;
     }
     report.end()
+}
+
+/// The number of partitions of a member changes, so only the operator knows whether the limit suffices.
+fn report_memory(config: &Config) -> Result<(), Failure> {
+    let detection = &config.detection;
+    let origin = match detection.memory_mib_max {
+        Some(_) => "detection.memory_mib_max",
+        None => "half of what this process can have",
+    };
+    let partitions = counted(detection.partitions_max() as u64, "partition");
+    Report::ok("memory", &format!("limit {} MiB ({origin}), for at most {partitions}", detection.memory_mib()))
 }
 
 /// Whether addresses come with a source's events shows only once there are some.

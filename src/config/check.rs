@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::sections::{DenylistSection, SilencesSection};
+use super::memory::MEMORY_MIB_MIN;
+use super::sections::{DenylistSection, Detection, SilencesSection};
 use super::{Config, secret_file};
 use crate::notify::UserNoticeSettings;
 use crate::source::kafka::StateTopicUse;
@@ -67,6 +68,13 @@ impl Config {
         }
         if detection.recent_event_ids_max == 0 {
             return wrong("detection.recent_event_ids_max", "must be at least 1");
+        }
+        if detection.memory_mib_max.is_some_and(|mib| mib < MEMORY_MIB_MIN) {
+            let problem = format!(
+                "must be at least {MEMORY_MIB_MIN}, which is enough for one partition; each further one needs {} more",
+                Detection::memory_mib_for(2) - Detection::memory_mib_for(1)
+            );
+            return wrong("detection.memory_mib_max", &problem);
         }
         let state_topic = self.source.kafka.as_ref().map(|kafka| kafka.state_topic);
         if self.snapshots.dir.is_some() && state_topic == Some(StateTopicUse::Required) {

@@ -8,6 +8,7 @@
 mod alert;
 mod check;
 mod key_file;
+mod memory;
 pub(crate) mod reload;
 mod rule_change;
 pub mod rule_file;
@@ -171,6 +172,7 @@ impl Config {
             .check()
             .and_then(|()| config.revoke.check())
             .map_err(|(key, problem)| config.mistake(&key, format!("`{key}` {problem}")))?;
+        config.warnings.extend(config.memory_warning());
         if !config.admin.listen.ip().is_loopback() {
             let warning = "clients of `admin.listen` send `admin.token` unencrypted: use a TLS proxy, or listen on \
                            127.0.0.1";
@@ -184,7 +186,7 @@ impl Config {
         ConfigError::new(self.places.of(key), problem)
     }
 
-    /// Settings of the engine of one partition.
+    /// Settings of the engine of all partitions together.
     pub(crate) fn engine_settings(&self) -> engine::Settings {
         engine::Settings {
             prior_log_odds: self.detection.prior_log_odds,
@@ -196,6 +198,7 @@ impl Config {
             revoke_margin: self.detection.revoke_margin,
             baselines_max: self.detection.baselines_max,
             recent_event_ids_max: self.detection.recent_event_ids_max,
+            memory_bytes_max: Some(self.detection.states_bytes()),
             confirmed: false,
             without: Vec::new(),
         }

@@ -222,6 +222,8 @@ pub(crate) struct Detection {
     pub(crate) baselines_max: usize,
     /// Event ids per partition that are stored to recognise duplicates.
     pub(crate) recent_event_ids_max: usize,
+    /// Memory of the process, MiB. `None`: half of the memory that it can have.
+    pub(crate) memory_mib_max: Option<u64>,
 }
 
 impl Default for Detection {
@@ -237,6 +239,7 @@ impl Default for Detection {
             revoke_margin: engine.revoke_margin,
             baselines_max: engine.baselines_max,
             recent_event_ids_max: engine.recent_event_ids_max,
+            memory_mib_max: None,
         }
     }
 }

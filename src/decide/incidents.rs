@@ -3,12 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory::Generations;
+use crate::memory::{Generations, Limits, Usage};
 use crate::millis::{DAY_MS, HOUR_MS};
 use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
 
 /// Maximum number of open incidents.
 const INCIDENTS_MAX: usize = 1 << 14;
+/// Bytes of the victims of all open incidents. Beyond it, the victims of the older half of them are dropped.
+const VICTIMS_BYTES_MAX: usize = 64 << 20;
 /// An alert of the same baseline later than this opens another incident.
 const BASELINE_MS: i64 = DAY_MS;
 /// Alerts with the same application and network, or the same address, have one cause within this time.
@@ -75,6 +77,9 @@ pub(crate) struct Incidents {
     open: Generations<Open>,
     /// Victims of each open incident, up to [`VICTIMS_MAX`].
     victims: Generations<Vec<Victim>>,
+    /// Bytes of the victims of the younger half, and their maximum.
+    victims_bytes: usize,
+    victims_bytes_max: usize,
     /// Incident of each baseline, and of each cause in a tenant.
     of_baseline: Generations<u64>,
     of_cause: Generations<u64>,
@@ -89,6 +94,8 @@ impl Default for Incidents {
         Self {
             open: Generations::new(INCIDENTS_MAX),
             victims: Generations::new(INCIDENTS_MAX),
+            victims_bytes: 0,
+            victims_bytes_max: VICTIMS_BYTES_MAX / 2,
             of_baseline: new(),
             of_cause: new(),
             acted: new(),
@@ -98,6 +105,37 @@ impl Default for Incidents {
 }
 
 impl Incidents {
+    /// Upper limit of the bytes of all tables.
+    pub(crate) const BYTES_MAX: usize = Generations::<Open>::bytes_of(INCIDENTS_MAX)
+        + Generations::<Vec<Victim>>::bytes_of(INCIDENTS_MAX)
+        + 3 * Generations::<u64>::bytes_of(INCIDENTS_MAX)
+        + Generations::<Campaign>::bytes_of(INCIDENTS_MAX)
+        + VICTIMS_BYTES_MAX;
+
+    /// Changes the maximum of each table.
+    pub(crate) fn limit(&mut self, limits: &Limits) {
+        let max = limits.scaled(INCIDENTS_MAX);
+        self.open.limit(max);
+        self.victims.limit(max);
+        self.of_baseline.limit(max);
+        self.of_cause.limit(max);
+        self.acted.limit(max);
+        self.campaigns.limit(max);
+        self.victims_bytes_max = limits.scaled(VICTIMS_BYTES_MAX) / 2;
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let Self { open, victims, of_baseline, of_cause, acted, campaigns, .. } = self;
+        let all =
+            [open.usage(), victims.usage(), of_baseline.usage(), of_cause.usage(), acted.usage(), campaigns.usage()];
+        Usage::of_all(all).plus(Usage { bytes: self.victims_bytes, evicted: 0 })
+    }
+
+    /// Whether a baseline is one of an open incident.
+    pub(crate) fn has(&self, baseline: u64) -> bool {
+        self.of_baseline.get(baseline).is_some_and(|incident| self.open.get(*incident).is_some())
+    }
+
     /// The open incident of a baseline, whether the event is an alert or not.
     pub(crate) fn of_baseline(&self, baseline: u64, at: i64) -> Option<&Open> {
         let open = self.open.get(*self.of_baseline.get(baseline)?)?;
@@ -143,10 +181,7 @@ impl Incidents {
             ..open
         };
         self.open.insert(open.id.0, open);
-        let victims = self.victims.entry(open.id.0, Vec::new);
-        if new_baseline && victims.len() < VICTIMS_MAX {
-            victims.push(victim());
-        }
+        self.add_victim(open.id, new_baseline.then_some(victim));
         self.of_baseline.insert(alert.baseline, open.id.0);
         for cause in alert.causes.into_iter().filter(Cause::exists) {
             self.of_cause.insert(cause.of_tenant, open.id.0);
@@ -161,6 +196,23 @@ impl Incidents {
     pub(crate) fn close(&mut self, id: IncidentId) {
         self.open.remove(id.0);
         self.victims.remove(id.0);
+    }
+
+    fn add_victim(&mut self, id: IncidentId, victim: Option<impl FnOnce() -> Victim>) {
+        if self.victims_bytes > self.victims_bytes_max {
+            self.victims.turn_over();
+            self.victims_bytes = 0;
+        }
+        let was_young = self.victims.is_young(id.0);
+        let victims = self.victims.entry(id.0, Vec::new);
+        if !was_young {
+            self.victims_bytes += victims.iter().map(Victim::bytes).sum::<usize>();
+        }
+        if let Some(victim) = victim.filter(|_| victims.len() < VICTIMS_MAX) {
+            let victim = victim();
+            self.victims_bytes += victim.bytes();
+            victims.push(victim);
+        }
     }
 
     /// The first victims of an open incident, in the order in which they joined.

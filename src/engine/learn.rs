@@ -12,12 +12,10 @@ const GROWN_VISITS: u32 = 24;
 /// Learns an event. From the first write on, the event counts as learnt, even if a later step fails.
 pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: &mut Lesson) {
     let Memory { baselines, users, visits, others, .. } = memory;
-    let fresh = lesson.fresh.take();
-    let is_new = fresh.is_some();
-    let index = match fresh {
+    let index = match lesson.fresh.take() {
         Some(fresh) => {
             baselines.seeds.remove(observation.baseline);
-            baselines.insert(*fresh)
+            baselines.insert(*fresh, others.tenants.pool(observation.sighting.tenant))
         }
         None => match observation.index {
             Some(index) => index,
@@ -25,6 +23,7 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
         },
     };
     let baseline = baselines.at(index);
+    let bytes_before = baseline.bytes();
     store(baseline, observation, lesson);
     store_visit(baseline, visits, observation, lesson);
     let mut teaching = Teaching::new(observation, lesson, baseline, others);
@@ -38,9 +37,9 @@ pub(crate) fn learn(memory: &mut Memory, observation: &Observation<'_>, lesson: 
         if baseline.visits == GROWN_VISITS {
             baseline.grown = Some(Box::new(Grown::after(baseline.visits)));
         }
-    }
-    if is_new {
-        baselines.fit(observation.sighting.at);
+        baselines.visited(index, others.tenants.pool(observation.sighting.tenant));
+    } else if baseline.bytes() != bytes_before {
+        baselines.resized(index);
     }
 }
 

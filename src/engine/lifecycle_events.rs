@@ -84,8 +84,7 @@ fn issued(memory: &mut Memory, event: &Event<'_>, keys: &Keys, occurrence: Occur
     }
     let (Some(parent), true) = (parent, is_refresh) else { return };
     memory.ends.exchange(parent);
-    let Some(baseline) = memory.baselines.get_mut(family) else { return };
-    let refreshes = baseline.refreshes.get_or_insert_default();
+    let Some(refreshes) = memory.baselines.refreshes_mut(family) else { return };
     refresh::succeed(refreshes, parent, token, at);
     // The revocation may be reported before the issue.
     if let Some(revoked_at) = memory.ends.of(token, i64::MAX).revoked_at

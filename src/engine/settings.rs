@@ -24,6 +24,8 @@ pub struct Settings {
     pub baselines_max: usize,
     /// Number of recent event ids that are stored to deduplicate.
     pub recent_event_ids_max: usize,
+    /// Bytes of the state. `None`: only the numbers above and those in the code limit it.
+    pub memory_bytes_max: Option<usize>,
     /// Whether `confirmed` events are applied.
     pub confirmed: bool,
     /// Detectors that are excluded from the sum, to measure their contribution.
@@ -42,6 +44,7 @@ impl Default for Settings {
             revoke_margin: 1.0,
             baselines_max: 10_000_000,
             recent_event_ids_max: 1 << 20,
+            memory_bytes_max: None,
             confirmed: false,
             without: Vec::new(),
         }
@@ -49,14 +52,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up. Partitions are independent, so
-    /// they do not share a counter.
+    /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up, and the memory. Partitions are
+    /// independent, so they do not share a counter.
     #[must_use]
     pub(crate) fn for_one_of(&self, partitions: u32) -> Self {
         let share = |budget: u32| budget.div_ceil(partitions.max(1));
         Self {
             alert_budget_per_day: share(self.alert_budget_per_day),
             alert_budget_total_per_day: share(self.alert_budget_total_per_day),
+            memory_bytes_max: self.memory_bytes_max.map(|bytes| bytes / partitions.max(1) as usize),
             ..self.clone()
         }
     }

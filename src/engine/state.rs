@@ -8,10 +8,13 @@ use super::clock::Clock;
 use super::counters::Counters;
 use super::settings::Settings;
 use crate::decide::{Budget, Incidents, Thresholds};
-use crate::memory::{Generations, Memory, Recent};
+use crate::memory::{Costs, Generations, Limits, Memory, Recent, Usage};
 
 /// Open visits checked for their end per event.
 pub(super) const LOOKS: usize = 2;
+
+/// Number of groups of tables of [`State::usage`].
+pub(crate) const TABLES: usize = 9;
 
 /// Divisor: the capacity for ids of attempts, as a part of that for events.
 const ATTEMPTS_PART: usize = 8;
@@ -21,7 +24,7 @@ const FEEDBACK_MAX: usize = 1 << 16;
 
 /// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
 /// layout changes (a test fails then), or the meaning of a field or of a key.
-pub const STATE_FORMAT: u32 = 4;
+pub const STATE_FORMAT: u32 = 5;
 
 /// State of one partition. All of it is stored in snapshots, without the settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,14 +52,17 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let limits = limits(&settings);
+        let mut incidents = Incidents::default();
+        incidents.limit(&limits);
         Self {
             counters: Counters::default(),
-            memory: Memory::new(settings.baselines_max),
+            memory: Memory::new(&limits),
             thresholds: Thresholds::new(settings.alert_budget_per_day),
             budget: Budget::new(settings.alert_budget_per_day, settings.alert_budget_total_per_day),
-            incidents: Incidents::default(),
-            recent: Recent::new(settings.recent_event_ids_max),
-            recent_attempts: Recent::new(settings.recent_event_ids_max / ATTEMPTS_PART),
+            incidents,
+            recent: Recent::new(limits.recent),
+            recent_attempts: Recent::new(limits.recent / ATTEMPTS_PART),
             clock: Clock::new(settings.clock_skew_ms_max),
             feedback: Generations::new(FEEDBACK_MAX),
             scored_at: 0,
@@ -65,18 +71,49 @@ impl State {
         }
     }
 
-    /// Gives a restored state the settings of its process. A lower limit of baselines does not remove any: the table stays
-    /// at its size. A changed alert budget is full again.
+    /// Gives a restored state the settings of its process. What is above lower limits is evicted. A changed alert budget is
+    /// full again.
     #[must_use]
     pub fn with_settings(mut self, settings: Settings) -> Self {
-        self.memory.baselines.limit(settings.baselines_max);
-        self.memory.users.limit(settings.baselines_max);
         self.thresholds.set_budget(settings.alert_budget_per_day);
         self.budget.set(settings.alert_budget_per_day, settings.alert_budget_total_per_day);
-        self.recent.resize(settings.recent_event_ids_max);
-        self.recent_attempts.resize(settings.recent_event_ids_max / ATTEMPTS_PART);
         self.clock.set_skew(settings.clock_skew_ms_max);
-        Self { settings, ..self }
+        self.settings = settings;
+        self.limit();
+        self
+    }
+
+    /// Changes the limit of the bytes of the state. What is above a lower limit is evicted: about a second for a million
+    /// baselines.
+    pub(crate) fn set_memory_max(&mut self, bytes: Option<usize>) {
+        if bytes != self.settings.memory_bytes_max {
+            self.settings.memory_bytes_max = bytes;
+            self.limit();
+        }
+    }
+
+    fn limit(&mut self) {
+        let limits = limits(&self.settings);
+        let Self { memory, incidents, .. } = self;
+        memory.limit(&limits, self.scored_at, &|baseline| incidents.has(baseline));
+        incidents.limit(&limits);
+        self.recent.resize(limits.recent);
+        self.recent_attempts.resize(limits.recent / ATTEMPTS_PART);
+    }
+
+    /// Evicts a baseline or two if there are too many, after an event of `tenant`.
+    #[inline]
+    pub(super) fn fit(&mut self, tenant: u64) {
+        if self.memory.baselines.is_over() {
+            self.evict(tenant);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn evict(&mut self, tenant: u64) {
+        let Self { memory: Memory { baselines, others, .. }, incidents, scored_at, .. } = self;
+        baselines.fit(others.tenants.pool(tenant), *scored_at, &|baseline| incidents.has(baseline));
     }
 
     pub(crate) const fn settings(&self) -> &Settings {
@@ -92,7 +129,16 @@ impl State {
     /// Bytes of the baselines and their index, and their number: for the metric of bytes per baseline.
     #[must_use]
     pub fn memory(&self) -> (usize, usize) {
-        (self.memory.baselines.bytes(), self.memory.baselines.len())
+        (self.memory.baselines.usage().bytes, self.memory.baselines.len())
+    }
+
+    /// Use of each group of tables. Takes no time that depends on the number of entries.
+    #[must_use]
+    pub fn usage(&self) -> [(&'static str, Usage); TABLES] {
+        let [baselines, seeds, users, visits, tokens, population, groups] = self.memory.usage();
+        let incidents = ("incidents", self.incidents.usage());
+        let recent = ("recent", self.recent.usage().plus(self.recent_attempts.usage()));
+        [baselines, seeds, users, visits, tokens, population, groups, incidents, recent]
     }
 
     /// Time with which the last event was scored, milliseconds since the epoch: the event time if it is accepted, else
@@ -130,6 +176,13 @@ impl State {
             self.memory.visits.close(number);
         }
     }
+}
+
+/// Limits of all tables.
+fn limits(settings: &Settings) -> Limits {
+    let by_number = Limits::by_number(settings.baselines_max, settings.recent_event_ids_max);
+    let costs = Costs { tables: Memory::COSTS.tables + Incidents::BYTES_MAX, ..Memory::COSTS };
+    settings.memory_bytes_max.map_or(by_number, |bytes| by_number.within(bytes, &costs))
 }
 
 #[cfg(test)]

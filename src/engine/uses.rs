@@ -106,9 +106,8 @@ pub(super) fn score_use(
         Standing::Attempt => {}
         Standing::Untimed => {
             if event.kind == EventKind::Refreshed
-                && let Some(baseline) = state.memory.baselines.get_mut(baseline)
+                && let Some(refreshes) = state.memory.baselines.refreshes_mut(baseline)
             {
-                let refreshes = baseline.refreshes.get_or_insert_default();
                 // The evidence is already in the verdict.
                 let _ = lifecycle::refresh::refresh(refreshes, keys.token, at, sighting.address, sighting.agent);
             }

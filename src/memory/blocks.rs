@@ -37,17 +37,23 @@ impl<T> Blocks<T> {
         self.len += 1;
     }
 
-    /// Removes the entry at `index`, if it exists, and moves the last entry there. A block that becomes empty is kept,
+    /// Removes the entry at `index`, if it exists, and moves the last entry there. One block that becomes empty is kept,
     /// because it is filled again soon.
     pub(crate) fn swap_remove(&mut self, index: usize) -> Option<T> {
         let left = self.len.checked_sub(1).filter(|left| index <= *left)?;
         let last = self.blocks[left / BLOCK].pop()?;
         self.len = left;
+        self.blocks.truncate(left.div_ceil(BLOCK) + 1);
         if index == left { Some(last) } else { Some(std::mem::replace(&mut self[index], last)) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.blocks.iter().flatten()
+    }
+
+    /// Bytes of the entries, without what they allocate.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
     }
 }
 
@@ -138,5 +144,15 @@ mod tests {
         assert_eq!((blocks.blocks.len(), blocks.len()), (2, BLOCK));
         blocks.push(7);
         assert!(begins(&blocks) == before && (blocks[3], blocks[BLOCK]) == (BLOCK, 7));
+    }
+
+    #[test]
+    fn other_empty_blocks_are_freed() {
+        let mut blocks = Blocks::default();
+        (0..4 * BLOCK).for_each(|number| blocks.push(number));
+        while blocks.len() > BLOCK {
+            blocks.swap_remove(0);
+        }
+        assert_eq!(blocks.blocks.len(), 2);
     }
 }

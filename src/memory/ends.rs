@@ -5,6 +5,8 @@ use std::num::NonZeroI64;
 use serde::{Deserialize, Serialize};
 
 use super::generations::Generations;
+use super::limits::Limits;
+use super::usage::Usage;
 
 const TOKENS_MAX: usize = 1 << 20;
 const ALL_MAX: usize = 1 << 18;
@@ -93,6 +95,27 @@ impl Default for Ends {
 }
 
 impl Ends {
+    /// Upper limit of the bytes of all tables.
+    pub(crate) const BYTES_MAX: usize = Generations::<Ended>::bytes_of(TOKENS_MAX)
+        + Generations::<Ended>::bytes_of(ALL_MAX)
+        + Generations::<EndedGrant>::bytes_of(GRANTS_MAX)
+        + Generations::<u64>::bytes_of(ALIASES_MAX)
+        + Generations::<()>::bytes_of(EXCHANGED_MAX);
+
+    /// Changes the maximum of each table.
+    pub(crate) fn limit(&mut self, limits: &Limits) {
+        self.tokens.limit(limits.scaled(TOKENS_MAX));
+        self.all.limit(limits.scaled(ALL_MAX));
+        self.grants.limit(limits.scaled(GRANTS_MAX));
+        self.aliases.limit(limits.scaled(ALIASES_MAX));
+        self.exchanged.limit(limits.scaled(EXCHANGED_MAX));
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let Self { tokens, all, grants, aliases, exchanged } = self;
+        Usage::of_all([tokens.usage(), all.usage(), grants.usage(), aliases.usage(), exchanged.usage()])
+    }
+
     /// Whether nothing has ended yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.all.is_empty()

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
-use super::generations::Map;
+use super::generations::{Map, index_bytes};
 use super::tenants::{BySeat, Seat};
+use super::usage::Usage;
 
 /// Number of entries that are compared if one must be evicted.
 const COMPARED: usize = 16;
@@ -49,6 +50,8 @@ pub(crate) struct Fair<V> {
     max: usize,
     /// Seconds after which an entry that is not written expires.
     lifetime: u32,
+    /// Number of entries that were evicted before they expired.
+    evicted: u64,
 }
 
 impl<V> Fair<V> {
@@ -61,7 +64,33 @@ impl<V> Fair<V> {
             next: 0,
             max: max.max(1),
             lifetime,
+            evicted: 0,
         }
+    }
+
+    /// Upper limit of the bytes of `max` values, without what they allocate: the entries, and the index while it grows.
+    pub(crate) const fn bytes_of(max: usize) -> usize {
+        max * (size_of::<Held<V>>() + index_bytes::<Slot>())
+    }
+
+    /// Changes the maximum number of values. Takes a time that is proportional to the values if there are more.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.max = max.max(1);
+        if self.held.len() > self.max {
+            while self.held.len() > self.max {
+                let Some(last) = self.held.swap_remove(self.held.len() - 1) else { return };
+                self.slots.remove(&last.key);
+                decrement(entries_of(&mut self.by_seat, &mut self.by_strangers, last.by.owner));
+                self.evicted += 1;
+            }
+            self.next = 0;
+            self.slots.shrink_to_fit();
+        }
+    }
+
+    /// Bytes of the entries and the index, without what values allocate, and number of evictions.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage { bytes: self.held.bytes() + self.slots.allocation_size(), evicted: self.evicted }
     }
 
     pub(crate) fn find(&self, key: u64) -> Option<Slot> {
@@ -82,7 +111,7 @@ impl<V> Fair<V> {
         self.write(slot, by)
     }
 
-    /// The same for a key that was found at `slot` before. The slot need not be valid any more.
+    /// The same for a key that was found at `slot` before, while no limit was lowered. The slot need not be valid any more.
     pub(crate) fn entry_at(&mut self, key: u64, slot: Option<Slot>, by: Write, make: impl FnOnce() -> V) -> &mut V {
         match slot.filter(|slot| self.held[slot.0 as usize].key == key) {
             Some(slot) => self.write(slot, by),
@@ -111,7 +140,11 @@ impl<V> Fair<V> {
     fn make(&mut self, key: u64, by: Write, make: impl FnOnce() -> V) -> Slot {
         let new = Held { key, by, value: make() };
         increment(entries_of(&mut self.by_seat, &mut self.by_strangers, by.owner));
-        let freed = self.expired(by.second).or_else(|| (self.held.len() >= self.max).then(|| self.least(by.second)));
+        let freed = self.expired(by.second).or_else(|| {
+            let is_full = self.held.len() >= self.max;
+            self.evicted += u64::from(is_full);
+            is_full.then(|| self.least(by.second))
+        });
         let index = if let Some(index) = freed {
             let old = std::mem::replace(&mut self.held[index], new);
             self.slots.remove(&old.key);
@@ -247,6 +280,19 @@ mod tests {
         // A single tenant can fill the table.
         (0..5_000).for_each(|number| _ = table.entry(1 << 40 | number, by(seated(0), 600), || 0));
         assert!(table.by_seat.get(seated(0).seat.expect("it has one")).is_some_and(|entries| *entries > 200));
+        assert_counted(&table);
+    }
+
+    #[test]
+    fn lower_limit_evicts_entries_at_once() {
+        let mut table = Fair::new(10_000, HOUR);
+        (0..10_000).for_each(|key| _ = table.entry(key, by(seated(key as u16 % 3), 0), || 0));
+        table.limit(1_000);
+        assert_counted(&table);
+        assert_eq!((table.len(), table.usage().evicted), (1_000, 9_000));
+        (0..5_000).for_each(|key| _ = table.entry(1 << 40 | key, by(stranger(), 0), || 0));
+        assert_eq!(table.len(), 1_000);
+        assert!(table.usage().bytes <= Fair::<i32>::bytes_of(1_000));
         assert_counted(&table);
     }
 

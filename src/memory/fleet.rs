@@ -7,8 +7,10 @@ use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
 use smallvec::SmallVec;
 
 use super::fair::{Fair, Slot, Write};
+use super::limits::Limits;
 use super::shared::Shared;
 use super::tenants::{Seat, Tenant};
+use super::usage::Usage;
 
 /// Maximum number of users in a group.
 const USERS_MAX: usize = 64;
@@ -126,6 +128,25 @@ impl Default for Fleets {
 }
 
 impl Fleets {
+    /// Upper limit of the bytes of all tables, with all groups full.
+    pub(crate) const BYTES_MAX: usize = Fair::<Fleet>::bytes_of(FLEETS_MAX)
+        + FLEETS_MAX * (USERS_MAX * size_of::<Member>() + 2 * size_of::<u64>())
+        + Fair::<UsualVisits>::bytes_of(FLEETS_MAX)
+        + Fair::<AllVisits>::bytes_of(FLEETS_MAX);
+
+    /// Changes the maximum of each table.
+    pub(crate) fn limit(&mut self, limits: &Limits) {
+        let max = limits.scaled(FLEETS_MAX);
+        self.groups.limit(max);
+        self.of_tenant.limit(max);
+        self.of_all.limit(max);
+    }
+
+    /// Bytes without the members of groups beyond the first one, and number of evictions.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of_all([self.groups.usage(), self.of_tenant.usage(), self.of_all.usage()])
+    }
+
     /// The group of this key, for [`Self::arrivals`] and [`Self::join`] in one event.
     pub(crate) fn group(&self, key: u64) -> Group {
         let key = mixed(key);

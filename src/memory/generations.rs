@@ -9,6 +9,8 @@ use hashbrown::HashMap;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::usage::Usage;
+
 /// Maximum number of entries for which memory is reserved before they are read.
 const RESERVED_MAX: usize = 1 << 12;
 
@@ -61,6 +63,17 @@ impl<K, V> DerefMut for Map<K, V> {
     }
 }
 
+impl<V> Map<u64, V> {
+    /// Removes entries until about `max` are left, chosen by their keys, and frees the memory.
+    fn thin_out(&mut self, max: usize) {
+        if self.len() > max {
+            let kept = u64::MAX / self.len() as u64 * max as u64;
+            self.retain(|key, _| key.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= kept);
+            self.shrink_to_fit();
+        }
+    }
+}
+
 impl<K: Copy + Ord + Serialize, V: Serialize> Serialize for Map<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Keys are copied, because comparing them where they are costs a cache miss each.
@@ -94,6 +107,12 @@ impl<'de, K: Eq + Hash + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de>
     }
 }
 
+/// Upper limit of the bytes of an entry in a map whose entries are removed and inserted all the time. Such a map is at least
+/// 7/32 full, because the places of removed entries count as used. While it grows, there are one and a half maps.
+pub(super) const fn index_bytes<V>() -> usize {
+    ((size_of::<(u64, V)>() + 1) * 48).div_ceil(7)
+}
+
 /// At most `max` values, by keys that are hashes. When the younger half is full, the older half is evicted. An entry
 /// that is written moves to the younger half. It is never iterated, so no verdict depends on the order of hashes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,18 +120,35 @@ pub(crate) struct Generations<V> {
     young: Map<u64, V>,
     old: Map<u64, V>,
     half: usize,
+    /// Number of evicted values.
+    evicted: u64,
 }
 
 impl<V> Generations<V> {
     pub(crate) fn new(max: usize) -> Self {
-        let mut new = Self { young: Map::default(), old: Map::default(), half: 0 };
+        let mut new = Self { young: Map::default(), old: Map::default(), half: 0, evicted: 0 };
         new.limit(max);
         new
     }
 
-    /// Changes the maximum number of values. Above it, values are evicted as others are written.
+    /// Upper limit of the bytes of `max` values, without what they allocate. A table is at least 7/16 full, and while the
+    /// younger half grows, there are two and a half tables.
+    pub(crate) const fn bytes_of(max: usize) -> usize {
+        (max * (size_of::<(u64, V)>() + 1) * 20).div_ceil(7)
+    }
+
+    /// Changes the maximum number of values. Takes a time that is proportional to the values if there are more.
     pub(crate) fn limit(&mut self, max: usize) {
         self.half = (max / 2).max(1);
+        let before = self.young.len() + self.old.len();
+        self.young.thin_out(self.half);
+        self.old.thin_out(self.half);
+        self.evicted += (before - self.young.len() - self.old.len()) as u64;
+    }
+
+    /// Bytes of the tables, without what the values allocate, and number of evictions.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage { bytes: self.young.allocation_size() + self.old.allocation_size(), evicted: self.evicted }
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
@@ -149,9 +185,15 @@ impl<V> Generations<V> {
     }
 
     /// Makes the younger half the older one. The memory of the evicted half is reused.
-    fn turn_over(&mut self) {
+    pub(crate) fn turn_over(&mut self) {
         std::mem::swap(&mut self.old, &mut self.young);
+        self.evicted += self.young.len() as u64;
         self.young.clear();
+    }
+
+    /// Whether `key` is in the younger half.
+    pub(crate) fn is_young(&self, key: u64) -> bool {
+        self.young.contains_key(&key)
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<V> {
@@ -205,6 +247,21 @@ mod tests {
         assert!(map.insert(999, 2), "it existed");
         assert_eq!(map.remove(999), Some(2));
         assert_eq!(map.get(999), None);
+    }
+
+    #[test]
+    fn lower_limit_evicts_at_once() {
+        let mut map = Generations::new(1 << 16);
+        let key = |number: u64| (number ^ 0x55).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (0..1 << 16).for_each(|number| _ = map.insert(key(number), number));
+        let before = map.usage();
+        map.limit(1 << 12);
+        let left = map.young.len() + map.old.len();
+        assert!((3_600..4_600).contains(&left), "{left}");
+        assert!(map.usage().bytes < before.bytes / 8 && map.usage().evicted == (1 << 16) - left as u64);
+        (0..1 << 16).for_each(|number| _ = map.insert(key(number), number));
+        assert!(map.young.len() + map.old.len() <= 1 << 12);
+        assert!(map.usage().bytes <= Generations::<u64>::bytes_of(1 << 12));
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub(crate) mod generations;
 pub(crate) mod holder;
 pub(crate) mod hour;
 pub(crate) mod level;
+pub(crate) mod limits;
 pub(crate) mod minute;
+pub(crate) mod pools;
 pub(crate) mod population;
 pub(crate) mod rate;
 pub(crate) mod recent;
@@ -30,6 +32,7 @@ pub(crate) mod templates;
 pub(crate) mod tenants;
 pub(crate) mod thieves;
 mod touch;
+mod usage;
 pub(crate) mod user;
 pub(crate) mod users;
 pub(crate) mod visit;
@@ -43,6 +46,7 @@ pub(crate) use fleet::Fleets;
 pub(crate) use generations::Generations;
 pub(crate) use holder::{Evidence, Holder, Nats, Review};
 pub(crate) use level::{ClientLevel, NetLevel};
+pub(crate) use limits::{Costs, Limits};
 pub(crate) use minute::Minute;
 pub(crate) use population::Population;
 pub(crate) use recent::Recent;
@@ -51,6 +55,7 @@ pub(crate) use sighting::{Sighting, Site};
 pub(crate) use templates::Templates;
 pub(crate) use tenants::{Tenant, Tenants};
 pub(crate) use thieves::Thieves;
+pub use usage::Usage;
 pub(crate) use user::User;
 pub(crate) use users::Users;
 pub(crate) use visit::{Visit, Visits};
@@ -61,6 +66,8 @@ const LINEAGES_MAX: usize = 1 << 20;
 const EXPIRIES_MAX: usize = 1 << 20;
 const NAMES_MAX: usize = 1 << 16;
 const MINUTES_MAX: usize = 1 << 20;
+/// Bytes of the allocation of a name.
+const NAME_BYTES: usize = 96;
 
 /// Statistics of other tokens with which a holder is compared.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -93,10 +100,28 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(baselines_max: usize) -> Self {
-        Self {
-            baselines: Baselines::new(baselines_max),
-            users: Users::new(baselines_max),
+    pub(crate) const COSTS: Costs = Costs {
+        tables: Self::TABLES_BYTES_MAX,
+        user: Users::BYTES_EACH,
+        seed: Generations::<baselines::Seed>::bytes_of(1),
+        recent: Recent::BYTES_EACH,
+    };
+
+    /// Upper limit of the bytes of the tables whose maximum [`Limits::scaled`] reduces.
+    const TABLES_BYTES_MAX: usize = Ends::BYTES_MAX
+        + Fleets::BYTES_MAX
+        + Population::BYTES_MAX
+        + VISITS_OPEN_MAX * Visits::BYTES_EACH
+        + Generations::<u64>::bytes_of(LINEAGES_MAX)
+        + Generations::<i64>::bytes_of(EXPIRIES_MAX)
+        + Generations::<Minute>::bytes_of(MINUTES_MAX)
+        + Generations::<Box<str>>::bytes_of(NAMES_MAX)
+        + NAMES_MAX * NAME_BYTES;
+
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let mut new = Self {
+            baselines: Baselines::new(limits),
+            users: Users::new(limits.users),
             visits: Visits::new(VISITS_OPEN_MAX),
             others: Others::default(),
             ends: Ends::default(),
@@ -105,7 +130,43 @@ impl Memory {
             expiries: Generations::new(EXPIRIES_MAX),
             minutes: Generations::new(MINUTES_MAX),
             names: Generations::new(NAMES_MAX),
-        }
+        };
+        new.limit_tables(limits);
+        new
+    }
+
+    /// Changes the limits of all tables, and evicts what is above them: about a second for a million baselines. `now`:
+    /// milliseconds since the epoch. `has_incident`: whether a baseline has an open incident; it is evicted last.
+    pub(crate) fn limit(&mut self, limits: &Limits, now: i64, has_incident: &dyn Fn(u64) -> bool) {
+        self.baselines.limit(limits, now, has_incident);
+        self.users.limit(limits.users, now);
+        self.limit_tables(limits);
+    }
+
+    fn limit_tables(&mut self, limits: &Limits) {
+        self.visits.limit(limits.scaled(VISITS_OPEN_MAX));
+        self.others.population.limit(limits);
+        self.others.fleets.limit(limits);
+        self.ends.limit(limits);
+        self.lineages.limit(limits.scaled(LINEAGES_MAX));
+        self.expiries.limit(limits.scaled(EXPIRIES_MAX));
+        self.minutes.limit(limits.scaled(MINUTES_MAX));
+        self.names.limit(limits.scaled(NAMES_MAX));
+    }
+
+    /// Use of each group of tables. Takes no time that depends on the number of entries.
+    pub(crate) fn usage(&self) -> [(&'static str, Usage); 7] {
+        let Self { baselines, users, visits, others, ends, lineages, expiries, minutes, names, .. } = self;
+        let tokens = [lineages.usage(), expiries.usage(), minutes.usage(), names.usage()];
+        [
+            ("baselines", baselines.usage()),
+            ("seeds", baselines.seeds.usage()),
+            ("users", users.usage()),
+            ("visits", visits.usage()),
+            ("tokens", Usage::of_all(tokens).plus(ends.usage())),
+            ("population", others.population.usage()),
+            ("groups", others.fleets.usage()),
+        ]
     }
 }
 

@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::popularity::Popularity;
 use self::popularity::{KEYS_MAX, Preference};
 use super::generations::{Generations, Map};
+use super::limits::Limits;
 use super::rate::{Rate, Rates};
 use super::routes::{RouteUse, Routes, UNKNOWN};
 use super::shared::{Own, Shared, Sums};
 use super::tenants::{BySeat, Seat, Tenant};
+use super::usage::Usage;
 
 const PAIRS_MAX: usize = 1 << 20;
 
@@ -239,6 +241,30 @@ impl Default for Population {
 }
 
 impl Population {
+    /// Upper limit of the bytes of the tables that evict.
+    pub(crate) const BYTES_MAX: usize = 2 * Generations::<f64>::bytes_of(PAIRS_MAX)
+        + Generations::<Own>::bytes_of(PAIRS_MAX)
+        + Generations::<Rate>::bytes_of(KEYS_MAX)
+        + Generations::<AppUse>::bytes_of(KEYS_MAX)
+        + Routes::OWN_BYTES_MAX;
+
+    /// Changes the maximum of each table that evicts.
+    pub(crate) fn limit(&mut self, limits: &Limits) {
+        self.pairs.limit(limits.scaled(PAIRS_MAX));
+        self.owns.limit(limits.scaled(PAIRS_MAX));
+        self.calls.limit(limits.scaled(PAIRS_MAX));
+        self.habits.limit(limits.scaled(KEYS_MAX));
+        self.apps.limit(limits.scaled(KEYS_MAX));
+        self.routes.limit(limits);
+    }
+
+    /// Bytes of the tables that evict, and number of evictions.
+    pub(crate) fn usage(&self) -> Usage {
+        let Self { pairs, owns, calls, habits, apps, routes, .. } = self;
+        let of_pairs = [pairs.usage(), owns.usage(), calls.usage()];
+        Usage::of_all(of_pairs).plus(Usage::of_all([habits.usage(), apps.usage(), routes.usage()]))
+    }
+
     /// Probabilities that the thief, and that an owner of the tenant, chooses `network` of `country`. `known`:
     /// countries of the owner. If `country` is one of them, the network is one of theirs; otherwise it is one of all
     /// others. If the country is unknown (0), the network is one of all.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
 
+use super::usage::Usage;
+
 /// Keys of 64 bits per cache line, and of 32 bits.
 const WAYS: usize = 8;
 const HALF_WAYS: usize = 16;
@@ -47,6 +49,15 @@ impl Recent {
             events: vec![Place([0; WAYS]); places(WAYS)],
             ids: vec![Place([0; HALF_WAYS]); places(HALF_WAYS * EVENTS_PER_ID)],
         }
+    }
+
+    /// Upper limit of the bytes of an event if their number is a power of two, with an eighth of them for attempts.
+    pub(super) const BYTES_EACH: usize =
+        ((size_of::<u64>() + size_of::<u32>().div_ceil(EVENTS_PER_ID)) * 9).div_ceil(8);
+
+    /// Bytes of the tables.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage { bytes: size_of_val(&*self.events) + size_of_val(&*self.ids), evicted: 0 }
     }
 
     /// Changes the number of events to about `max` and keeps those that have room. Ids are forgotten: their reuse is only

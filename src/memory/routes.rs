@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::generations::{Generations, Map};
+use super::limits::Limits;
 use super::shared::{Contribution, Own, Shared, Sums, Values};
 use super::tenants::{BySeat, Seat, Tenant};
+use super::usage::Usage;
 use crate::math::{exp, ln};
 
 /// Routes per generation. There are two, and a route that is called moves to the younger one.
@@ -165,6 +167,20 @@ fn own_contribution(
 }
 
 impl Routes {
+    /// Upper limit of the bytes of the counts by tenant.
+    pub(super) const OWN_BYTES_MAX: usize = Generations::<Own>::bytes_of(OWN_MAX);
+
+    /// Changes the maximum number of counts by tenant.
+    pub(super) fn limit(&mut self, limits: &Limits) {
+        self.owns.limit(limits.scaled(OWN_MAX));
+    }
+
+    /// Bytes of all routes and counts, and number of evicted counts.
+    pub(super) fn usage(&self) -> Usage {
+        let routes = self.young.routes.allocation_size() + self.old.routes.allocation_size();
+        self.owns.usage().plus(Usage { bytes: routes, evicted: 0 })
+    }
+
     pub(crate) fn get(&self, tenant: Tenant, route: u32) -> Option<RouteUse> {
         let held = self.young.routes.get(&route).or_else(|| self.old.routes.get(&route))?;
         let mut used = held.read(tenant.seat);

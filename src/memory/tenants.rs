@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use super::generations::{Generations, Map};
+use super::pools::Pool;
 use super::sketch::Sketch;
 
 /// Maximum of tenants with a seat; later ones only read.
@@ -65,7 +66,10 @@ pub(crate) struct Tenants {
     seated: Vec<Seated>,
     /// Day on which all seats were last found to be in use. On one day, they are searched once.
     full_on: Option<u32>,
-    known: Generations<()>,
+    /// The pool of each known tenant.
+    known: Generations<Pool>,
+    /// Number of tenants that became known.
+    numbered: u32,
     /// Visits of tenants that are not known.
     newcomers: Sketch,
 }
@@ -86,6 +90,7 @@ impl Default for Tenants {
             seated: Vec::new(),
             full_on: None,
             known: Generations::new(KNOWN_MAX),
+            numbered: 0,
             newcomers: Sketch::default(),
         }
     }
@@ -102,6 +107,11 @@ impl Tenants {
 
     pub(crate) fn is_known(&self, key: u64) -> bool {
         self.known.get(key).is_some()
+    }
+
+    /// The pool of baselines of a tenant.
+    pub(crate) fn pool(&self, key: u64) -> Pool {
+        self.known.get(key).copied().unwrap_or(Pool::STRANGERS)
     }
 
     /// A tenant as [`Self::get`] has just found it; the first tenant of the partition gets a seat.
@@ -138,7 +148,8 @@ impl Tenants {
         if is_known {
             // Its visits no longer disturb the counts of others.
             self.newcomers.add(key, -visits);
-            self.known.insert(key, ());
+            self.known.insert(key, Pool::of_known(self.numbered));
+            self.numbered = self.numbered.wrapping_add(1);
         }
         is_known
     }

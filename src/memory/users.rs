@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
-use super::generations::Map;
+use super::generations::{Map, index_bytes};
+use super::usage::Usage;
 use super::user::User;
 
 /// Number of users that are compared if one must be evicted.
@@ -19,17 +20,47 @@ pub(crate) struct Users {
     /// Index at which the next search for a user to evict begins.
     next: usize,
     max: usize,
+    /// Number of evicted users.
+    evicted: u64,
 }
 
 impl Users {
+    /// Upper limit of the bytes of a user: itself, its key, and the index while it grows.
+    pub(crate) const BYTES_EACH: usize =
+        size_of::<User>() + size_of::<u64>() + index_bytes::<u32>() + size_of::<(u64, u64)>();
+
     /// Above `max` users one of some neighbours is evicted.
     pub(crate) fn new(max: usize) -> Self {
-        Self { indexes: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max: max.max(1) }
+        let max = max.max(1);
+        Self { indexes: Map::default(), held: Blocks::default(), keys: Blocks::default(), next: 0, max, evicted: 0 }
     }
 
-    /// Changes the limit of [`Self::new`], but not below the number of users.
-    pub(crate) fn limit(&mut self, max: usize) {
-        self.max = max.max(self.held.len()).max(1);
+    /// Changes the limit of [`Self::new`]. Takes a time that is proportional to the users if there are more. `now`:
+    /// milliseconds since the epoch.
+    pub(crate) fn limit(&mut self, max: usize, now: i64) {
+        self.max = max.max(1);
+        if self.held.len() <= self.max {
+            return;
+        }
+        while self.held.len() > self.max {
+            let index = self.least(now);
+            self.held.swap_remove(index);
+            if let Some(gone) = self.keys.swap_remove(index) {
+                self.indexes.remove(&gone);
+            }
+            if index < self.keys.len() {
+                self.indexes.insert(self.keys[index], index as u32);
+            }
+            self.evicted += 1;
+        }
+        self.next = 0;
+        self.indexes.shrink_to_fit();
+    }
+
+    /// Bytes of all users with their index, and number of evictions.
+    pub(crate) fn usage(&self) -> Usage {
+        let bytes = self.held.bytes() + self.keys.bytes() + self.indexes.allocation_size();
+        Usage { bytes, evicted: self.evicted }
     }
 
     /// Index of the user of `key`. It is valid until the next user is made.
@@ -62,6 +93,7 @@ impl Users {
             self.held.len() - 1
         } else {
             let index = self.least(at);
+            self.evicted += 1;
             self.indexes.remove(&self.keys[index]);
             (self.held[index], self.keys[index]) = (User::default(), key);
             index
@@ -72,8 +104,10 @@ impl Users {
 
     /// The least valuable of the next neighbours. In a flood of new users each replaces an earlier one of the flood.
     fn least(&mut self, now: i64) -> usize {
-        let neighbours = self.next..(self.next + NEIGHBOURS).min(self.max);
-        self.next = if neighbours.end == self.max { 0 } else { neighbours.end };
+        let len = self.held.len();
+        let begin = if self.next < len { self.next } else { 0 };
+        let neighbours = begin..(begin + NEIGHBOURS).min(len);
+        self.next = if neighbours.end == len { 0 } else { neighbours.end };
         neighbours.clone().min_by_key(|index| self.held[*index].retention(now)).unwrap_or(neighbours.start)
     }
 }
@@ -102,6 +136,26 @@ mod tests {
         for (key, index) in users.indexes.iter() {
             assert_eq!(users.keys[*index as usize], *key, "the index is correct");
         }
+    }
+
+    #[test]
+    fn lower_limit_evicts_users_with_few_visits() {
+        let mut users = Users::new(100_000);
+        for key in 0..1_000 {
+            (0..5).for_each(|day| users.entry(key, MONDAY + day * DAY_MS).learn(7, 7, 7));
+        }
+        (1_000..50_000).for_each(|key| users.entry(key, MONDAY).learn(8, 8, 8));
+        users.limit(5_000, MONDAY + 5 * DAY_MS);
+        assert_eq!((users.held.len(), users.keys.len(), users.indexes.len()), (5_000, 5_000, 5_000));
+        assert_eq!(users.usage().evicted, 45_000);
+        assert!(users.usage().bytes <= 5_000 * Users::BYTES_EACH);
+        let left = (0..1_000).filter(|key| users.find(*key).is_some()).count();
+        assert!(left >= 900, "{left}");
+        for (key, index) in users.indexes.iter() {
+            assert_eq!(users.keys[*index as usize], *key, "the index is correct");
+        }
+        (60_000..70_000).for_each(|key| users.entry(key, MONDAY).learn(8, 8, 8));
+        assert_eq!(users.held.len(), 5_000);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
 use super::level::{ClientLevel, NetLevel};
+use super::usage::Usage;
 
 /// Maximum number of open visits of one baseline.
 pub(crate) const VISITS_MAX: usize = 3;
@@ -256,13 +257,33 @@ pub(crate) struct Visits {
     /// Number and last known time of each open visit, in the order in which they are checked next.
     queue: VecDeque<(i64, NonZeroU32)>,
     max: usize,
+    /// Number of visits that ended early.
+    evicted: u64,
 }
 
 impl Visits {
+    /// Upper limit of the bytes of an open visit: itself with many routes, and the lists while they grow.
+    pub(crate) const BYTES_EACH: usize = size_of::<Visit>()
+        + size_of::<More>()
+        + 2 * size_of::<u64>()
+        + 3 * (size_of::<(i64, NonZeroU32)>() + size_of::<NonZeroU32>());
+
     /// Above `max` open visits, the one that was checked first ends early.
     #[must_use]
     pub(crate) fn new(max: usize) -> Self {
-        Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max }
+        Self { places: Blocks::default(), free: Vec::new(), queue: VecDeque::new(), max, evicted: 0 }
+    }
+
+    /// Changes the limit of [`Self::new`]. Above it, visits end early as events are scored.
+    pub(crate) const fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Bytes of all places of visits and of the lists, and number of visits that ended early.
+    pub(crate) fn usage(&self) -> Usage {
+        let lists =
+            self.free.capacity() * size_of::<NonZeroU32>() + self.queue.capacity() * size_of::<(i64, NonZeroU32)>();
+        Usage { bytes: self.places.bytes() + lists, evicted: self.evicted }
     }
 
     /// Stores a new visit, and returns its number.
@@ -306,6 +327,7 @@ impl Visits {
             return None;
         }
         self.queue.pop_front();
+        self.evicted += u64::from(full);
         let visit = self.get(number);
         if full || visit.has_ended(watermark) {
             return Some(number);

@@ -33,6 +33,7 @@ fn everything() -> String {
     metrics.lag("t", 0, Some(1));
     metrics.rebuild_left("t", 0, Some(1));
     metrics.memory_since("t-0", Some(1));
+    metrics.memory_of_table("baselines", 1, 1);
     metrics.offset_gap(&OffsetGap {
         kind: GapKind::Deleted,
         topic: "t".into(),

@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::delivery::{Checked, Delivery};
 use super::health::Health;
 use super::label::Labels;
+use super::memory::MemoryMetrics;
 use super::notes::Notes;
 use super::storage::{SnapshotMetrics, Spool, StoreState};
 use crate::engine;
@@ -59,6 +60,7 @@ pub struct Metrics {
     letters_dropped: Counter,
     verdicts_dropped: Counter,
     snapshots: SnapshotMetrics,
+    memory: MemoryMetrics,
 }
 
 impl Default for Metrics {
@@ -99,7 +101,10 @@ impl Metrics {
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
         let withheld = counter("alerts_withheld", "Alerts withheld because the alert budget of the tenant was used up");
-        let baselines_evicted = counter("baselines_evicted", "Baselines evicted because baselines_max was reached");
+        let baselines_evicted = counter(
+            "baselines_evicted",
+            "Baselines evicted because the limit of memory, or baselines_max, was reached",
+        );
         let attempts = counter("attempts", "Events whose credential was not accepted; they are scored and not learnt");
         let confirmed = counter("confirmed", "Grants and tokens whose uses were confirmed as those of their owner");
         let confirmed_alarms = counter("confirmed_alarms", "Confirmed grants and tokens that had an alert");
@@ -140,6 +145,7 @@ impl Metrics {
         let spool = Spool::register(&mut registry);
         let snapshots = SnapshotMetrics::register(&mut registry);
         let notes = Notes::register(&mut registry);
+        let memory = MemoryMetrics::register(&mut registry);
         let delivery = Delivery::new(&mut registry);
         let lag = Family::<Labels<2>, Gauge>::default();
         registry.register("source_lag", "Unread messages, by topic and partition", lag.clone());
@@ -206,12 +212,14 @@ impl Metrics {
             letters_dropped,
             verdicts_dropped,
             snapshots,
+            memory,
         }
     }
 
     /// All metrics as OpenMetrics text.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        self.memory.measure();
         // Writing to a string cannot fail, and no metric has an encoder of its own.
         let _ = encode(&mut text, &self.registry);
         text
@@ -250,6 +258,16 @@ impl Metrics {
     pub(crate) fn partitions(&self, partitions: usize, baselines: u64) {
         self.partitions.set(partitions as i64);
         self.baselines.set(baselines as i64);
+    }
+
+    /// Sets the limits of the process and of the states of its partitions, bytes.
+    pub(crate) fn memory_limits(&self, process: u64, states: u64) {
+        self.memory.limits(process, states);
+    }
+
+    /// Sets the bytes of a table in all states, and adds the evictions since the last report.
+    pub(crate) fn memory_of_table(&self, table: &'static str, bytes: usize, evictions: u64) {
+        self.memory.table(table, bytes, evictions);
     }
 
     /// Adds the counters of a partition of `topic` since the last report.

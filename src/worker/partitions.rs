@@ -7,7 +7,7 @@ use super::feedback::{Coverage, LearningPartition, Unplaced};
 use super::part::{Lent, Ownership, Part};
 use super::restore::{RestoredPartition, RestoredStates};
 use crate::checkpoint::{Checkpoint, Position};
-use crate::engine::{Counters, State};
+use crate::engine::{Counters, STATE_BYTES_MIN, State, TABLES};
 use crate::feed::Feed;
 use crate::millis::rfc3339;
 use crate::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
@@ -41,6 +41,10 @@ pub(super) struct Partitions<R> {
     reported: Vec<String>,
     /// Restored states of partitions. `None`: states are not restored.
     restored: Option<Arc<RestoredStates>>,
+    /// Limit of the states of all partitions, which have equal shares of it, bytes.
+    memory_max: Option<usize>,
+    /// The share of a partition is smaller than a useful state.
+    is_short: bool,
 }
 
 pub(super) struct Owned<R> {
@@ -66,10 +70,18 @@ pub(super) struct Owned<R> {
     before: Counters,
     /// Counters of the state at the last report, plus those of replayed messages since.
     counted: Counters,
+    /// Evictions from each group of tables at the last report.
+    evicted: [u64; TABLES],
 }
 
 impl<R: SavedRows> Partitions<R> {
-    pub(super) fn new(spread: Spread, verdicts: VerdictOutput, new_rows: impl Fn() -> R + Send + 'static) -> Self {
+    /// `memory_max`: limit of the states of all partitions, bytes.
+    pub(super) fn new(
+        spread: Spread,
+        verdicts: VerdictOutput,
+        memory_max: Option<usize>,
+        new_rows: impl Fn() -> R + Send + 'static,
+    ) -> Self {
         let new_rows = Box::new(new_rows);
         Self {
             spread,
@@ -81,6 +93,8 @@ impl<R: SavedRows> Partitions<R> {
             restored_whole: None,
             reported: Vec::new(),
             restored: None,
+            memory_max,
+            is_short: false,
         }
     }
 
@@ -145,6 +159,7 @@ impl<R: SavedRows> Partitions<R> {
                 None => (self.empty(position, pipeline), None),
             };
             let before = counters(&partition);
+            let evicted = evictions(&partition);
             self.owned.push(Owned {
                 ownership: Ownership(self.next_ownership),
                 topic: Arc::clone(&position.topic),
@@ -160,11 +175,30 @@ impl<R: SavedRows> Partitions<R> {
                 restored_at: marker.map(|marker| marker.written_at),
                 before,
                 counted: before,
+                evicted,
             });
             self.next_ownership += 1;
+            self.share_memory();
             self.owned.len() - 1
         });
         &mut self.owned[at]
+    }
+
+    /// Divides the memory among the partitions, and those whose states are restored and have no message yet.
+    fn share_memory(&mut self) {
+        let waiting = self.restored.as_ref().map_or(0, |restored| restored.waiting_count());
+        let partitions = (self.owned.len() + waiting).max(1);
+        let share = self.memory_max.map(|bytes| bytes / partitions);
+        let is_short = share.is_some_and(|share| share < STATE_BYTES_MIN);
+        if is_short && !self.is_short {
+            tracing::warn!(
+                partitions,
+                "the limit of memory is too small for the partitions of this process, and is exceeded: raise \
+                 detection.memory_mib_max, or add members"
+            );
+        }
+        self.is_short = is_short;
+        self.owned.iter_mut().for_each(|owned| owned.partition.set_memory_max(share));
     }
 
     fn empty(&self, position: &Position, pipeline: &Pipeline) -> Partition {
@@ -213,6 +247,7 @@ impl<R: SavedRows> Partitions<R> {
 
     pub(super) fn remove(&mut self, gone: &[(Arc<str>, i32)]) {
         self.owned.retain(|owned| !owned.is_one_of(gone));
+        self.share_memory();
     }
 
     pub(super) fn remove_all(&mut self) {
@@ -278,6 +313,7 @@ impl<R: SavedRows> Partitions<R> {
     pub(super) fn report(&mut self, metrics: &Metrics, health: &Health) {
         let baselines = self.states().map(|state| state.counters().baselines).sum();
         metrics.partitions(self.owned.len(), baselines);
+        self.report_memory(metrics);
         for owned in &mut self.owned {
             let now = owned.counters();
             metrics.states(&owned.topic, now.since(owned.counted));
@@ -294,6 +330,27 @@ impl<R: SavedRows> Partitions<R> {
                 metrics.memory_since(&gone, None);
                 health.set_memory_since(&gone, None);
             }
+        }
+    }
+}
+
+impl<R> Partitions<R> {
+    /// Reports the bytes of the tables of all states, and the evictions since the last report.
+    fn report_memory(&mut self, metrics: &Metrics) {
+        let mut tables = [("", 0, 0); TABLES];
+        for owned in &mut self.owned {
+            let before = std::mem::replace(&mut owned.evicted, evictions(&owned.partition));
+            for (table, (now, before)) in tables.iter_mut().zip(owned.evicted.into_iter().zip(before)) {
+                table.2 += now.saturating_sub(before);
+            }
+            for state in owned.partition.states() {
+                for (table, (name, usage)) in tables.iter_mut().zip(state.usage()) {
+                    (table.0, table.1) = (name, table.1 + usage.bytes);
+                }
+            }
+        }
+        for (name, bytes, evictions) in tables.into_iter().filter(|(name, ..)| !name.is_empty()) {
+            metrics.memory_of_table(name, bytes, evictions);
         }
     }
 }
@@ -385,6 +442,14 @@ impl<R: SavedRows> Owned<R> {
     fn counters(&self) -> Counters {
         counters(&self.partition)
     }
+}
+
+/// Evictions from each group of tables of all states.
+fn evictions(partition: &Partition) -> [u64; TABLES] {
+    partition.states().fold([0; TABLES], |mut sums, state| {
+        sums.iter_mut().zip(state.usage()).for_each(|(sum, (_, usage))| *sum += usage.evicted);
+        sums
+    })
 }
 
 fn counters(partition: &Partition) -> Counters {

@@ -96,6 +96,11 @@ impl RestoredStates {
         self.waiting().remove(&state_name(topic, partition)).map(|waiting| waiting.restored)
     }
 
+    /// Number of restored states that no message has reached yet.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting().len()
+    }
+
     fn read(&self, name: &str, position: &Position, usable_at: RangeInclusive<i64>) -> Result<Option<Found>, Refusal> {
         let Some(StoredSnapshot { marker, bytes, mut records }) = usable(&*self.snapshots, name, self.key)? else {
             return Ok(None);

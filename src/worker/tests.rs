@@ -1,4 +1,5 @@
 mod feedback;
+mod memory;
 mod outage;
 mod snapshots;
 

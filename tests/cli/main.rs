@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
+mod memory;
 mod replay;
 #[path = "../support/mod.rs"]
 mod support;

@@ -93,28 +93,49 @@ fn errors_found_by_adapters_state_the_place() {
 #[test]
 fn validate_prints_a_line_for_each_part() {
     let folder = folder();
-    write(folder.path(), "right.toml", "[source.kafka]\nbrokers = 'kafka.example:9092'");
+    let memory = "[detection]\nmemory_mib_max = 768\n";
+    write(folder.path(), "right.toml", format!("{memory}[source.kafka]\nbrokers = 'kafka.example:9092'"));
     let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "right.toml"]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: right.toml
+    ok      memory: limit 768 MiB (detection.memory_mib_max), for at most 2 partitions
     ok      rules: 21 from this build
     ok      GeoIP: no files are configured, so places and networks are not scored
     ok      snapshots: in a topic, if the brokers permit it
     ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");
-    write(folder.path(), "wrong.toml", "[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
+    let wrong = format!("{memory}[geoip]\ncity = ['none.mmdb']\n[source.kafka]\nbrokers = 'kafka.example:9092'");
+    write(folder.path(), "wrong.toml", wrong);
     let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "wrong.toml"]);
     assert_eq!(status(&output), 78);
     insta::assert_snapshot!(stdout(&output), @r"
     ok      configuration: wrong.toml
+    ok      memory: limit 768 MiB (detection.memory_mib_max), for at most 2 partitions
     ok      rules: 21 from this build
     FAILED  GeoIP: none.mmdb cannot be read: No such file or directory (os error 2); its places or networks are missing; geoip/README.md describes where to get files
     ok      snapshots: in a topic, if the brokers permit it
     ok      alerts: no channel is configured, so alerts are not sent
     ok      revocation: no provider is configured
     ");
+}
+
+#[test]
+fn validate_reports_a_limit_of_memory_that_does_not_suffice() {
+    let folder = folder();
+    write(folder.path(), "events", events(1));
+    let validate = |mib: u64| {
+        let text = format!("[source.file]\npath = 'events'\n[detection]\nmemory_mib_max = {mib}\n");
+        write(folder.path(), "t.toml", text);
+        let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+        (status(&output), stdout(&output))
+    };
+    insta::assert_snapshot!(validate(639).1, @"FAILED  configuration: t.toml:4: `detection.memory_mib_max` must be at least 640, which is enough for one partition; each further one needs 128 more");
+    let (status, shown) = validate(1 << 30);
+    let warning =
+        "warning configuration: t.toml:4: `detection.memory_mib_max` is 1073741824, but the process can have ";
+    assert!(status == 0 && shown.lines().any(|line| line.starts_with(warning)), "{shown}");
 }
 
 #[test]

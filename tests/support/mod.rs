@@ -11,6 +11,7 @@
 pub(crate) mod acl;
 pub(crate) mod actions;
 pub(crate) mod clock;
+pub(crate) mod flood;
 pub(crate) mod kafka;
 pub(crate) mod observer;
 pub(crate) mod process;
