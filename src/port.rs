@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::background::{Incoming, Received, in_background};
 pub use self::breaker::{
     BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, BreakerStop, Lift, Refutation, Refutations,
-    StoppedBy,
+    StoppedBy, Waiting,
 };
 pub use self::condition::Condition;
 pub use self::confirmation::Confirmation;

@@ -14,7 +14,7 @@ use super::terminal::to_stdout;
 use super::{operator, record_log};
 use crate::config::Config;
 use crate::millis::rfc3339;
-use crate::port::{BreakerId, BreakerRecord, BreakerState, Clock as _, Lift};
+use crate::port::{BreakerId, BreakerRecord, BreakerState, Clock as _, Lift, Waiting};
 use crate::sanitize;
 use crate::telemetry::SystemClock;
 
@@ -36,12 +36,14 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Let the stopped revocations continue, in every member that has stopped the same. The waiting ones are requested
-    /// within the limits.
+    /// End a stop, in every member that has stopped the same. The waiting revocations are requested within the limits.
     Lift {
         /// Id of the stop (BRK-…).
         #[arg(value_name = "STOP")]
         id: String,
+        /// Do not request the waiting revocations. People decide about each.
+        #[arg(long)]
+        propose: bool,
         #[command(flatten)]
         author: operator::Author,
     },
@@ -59,12 +61,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let form = if std::io::stdout().is_terminal() { Form::Lines } else { Form::Json };
             to_stdout(&text_of(&stops, form))
         }
-        Command::Lift { id, author } => {
+        Command::Lift { id, propose, author } => {
             let unknown = || Failure::Usage(format!("there is no stop {}", sanitize::line(id)));
             let id = BreakerId::parse(id).ok_or_else(unknown)?;
             let scope = stops.get(&id).filter(|state| state.lifted.is_none()).ok_or_else(unknown)?.stop.scope.clone();
             let (by, reason) = author.checked()?;
-            let lift = Lift { at: SystemClock.now_millis(), by, reason };
+            let waiting = if *propose { Waiting::Proposed } else { Waiting::Requested };
+            let lift = Lift { at: SystemClock.now_millis(), by, reason, waiting };
             stops.retain(|_, state| state.lifted.is_none() && state.stop.scope == scope);
             let runtime = start_runtime()?;
             for (breaker, state) in stops {
@@ -106,8 +109,8 @@ fn json_of(id: BreakerId, BreakerState { stop, member, lifted }: &BreakerState) 
     let mut line = json!({"id": id.to_string(), "state": if lifted.is_none() { "stopped" } else { "lifted" },
         "scope": stop.scope, "cause": stop.cause, "reason": stop.cause.to_string(), "at": rfc3339(stop.at),
         "member": member});
-    if let Some(Lift { at, by, reason }) = lifted {
-        line["lifted"] = json!({"at": rfc3339(*at), "by": by, "reason": reason});
+    if let Some(Lift { at, by, reason, waiting }) = lifted {
+        line["lifted"] = json!({"at": rfc3339(*at), "by": by, "reason": reason, "waiting": waiting});
     }
     line
 }
@@ -116,7 +119,7 @@ fn line(id: BreakerId, BreakerState { stop, member, lifted }: &BreakerState) -> 
     let scope: Vec<_> = stop.scope.conditions().map(|(name, value)| format!("{name}={value}")).collect();
     let end = lifted
         .as_ref()
-        .map_or_else(String::new, |Lift { at, by, reason }| format!("  lifted {} by {by}: {reason}", rfc3339(*at)));
+        .map_or_else(String::new, |Lift { at, by, reason, .. }| format!("  lifted {} by {by}: {reason}", rfc3339(*at)));
     let (since, scope, cause) = (rfc3339(stop.at), scope.join(" "), stop.cause);
     sanitize::line(&format!("{id}  stopped {since}  {scope}  {cause}  member {member}{end}"))
 }
@@ -136,7 +139,8 @@ mod tests {
             at,
         };
         let state = |stop, lifted| BreakerState { stop, member: "m1".to_owned(), lifted };
-        let lift = Lift { at: 1_795_003_600_000, by: "ana".to_owned(), reason: hostile.to_owned() };
+        let waiting = Waiting::Requested;
+        let lift = Lift { at: 1_795_003_600_000, by: "ana".to_owned(), reason: hostile.to_owned(), waiting };
         let stops = BTreeMap::from([
             (BreakerId(2), state(stop(Some(RuleId::NewIp), 1_795_000_000_000), None)),
             (BreakerId(1), state(stop(None, 1_795_000_000_001), Some(lift))),

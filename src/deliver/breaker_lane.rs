@@ -17,7 +17,7 @@ use crate::millis::{MINUTE_MS, SECOND_MS};
 use crate::number::random_id;
 use crate::port::{
     ActionOutcome, ActionRow, BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, BreakerStop, Lift,
-    Limit, Refutation, Revocation, Store, StoreError,
+    Limit, Refutation, Revocation, Store, StoreError, Waiting,
 };
 use crate::telemetry::Condition;
 use crate::verdict::{IncidentId, RuleId};
@@ -198,13 +198,18 @@ where
     /// The ends of stops that a person has lifted.
     fn lifted(&self, breakers: &Breakers, now: i64) -> Vec<Record> {
         let stops = self.outbox.inner().state.stops.clone();
-        let lifted = stops.into_iter().filter_map(|(breaker, stop)| {
-            let Lift { by, reason, .. } = breakers.lift_of(breaker, now)?;
+        let mut records = Vec::new();
+        for (breaker, stop) in stops {
+            let Some(Lift { by, reason, waiting, .. }) = breakers.lift_of(breaker, now) else { continue };
+            if waiting == Waiting::Proposed {
+                let stopped = self.outbox.inner().state.stopped_within(&stop.scope);
+                records.extend(stopped.iter().flat_map(|key| self.propose(key, now)));
+            }
             let row = self.breaker_row(breaker, &stop.scope, ActionOutcome::Done, reason);
             let row = ActionRow { requested_by: by, ..row };
-            Some([Record::Lifted { breaker, at: now }, Record::Row { row }])
-        });
-        lifted.flatten().collect()
+            records.extend([Record::Lifted { breaker, at: now }, Record::Row { row }]);
+        }
+        records
     }
 
     /// Writes the stops to the log that it does not have.

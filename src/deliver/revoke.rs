@@ -243,22 +243,32 @@ where
         std::iter::once(record).chain(to_user).collect()
     }
 
+    /// The records of the held revocation of the change `key`, which is left to people.
+    pub(super) fn propose(&self, key: &str, now: i64) -> Vec<Record> {
+        let Some(task) = self.held_task(key) else { return Vec::new() };
+        let (state, reason) = (Revocation::Proposed, "a person lifted the stop, and left it to people".to_owned());
+        self.note(&task, Progress { state, fate: Fate::Final, status: 0, reason, confirmation: None }, now)
+    }
+
+    /// The held revocation of the change `key`.
+    fn held_task(&self, key: &str) -> Option<ToRevoke> {
+        let inner = self.outbox.inner();
+        let (key, asked) = inner.state.revocations.get_key_value(key)?;
+        Some(ToRevoke {
+            key: key.clone(),
+            name: asked.name.clone(),
+            incident: asked.incident.clone(),
+            effect: asked.effect.clone(),
+            is_paused: false,
+            is_expired: true,
+        })
+    }
+
     /// Gives up a held revocation if more are held than allowed.
     async fn give_up_oldest(&self, stop: &watch::Receiver<bool>) {
         let now = self.clock.now_millis();
-        let oldest = {
-            let inner = self.outbox.inner();
-            let asked = inner.state.too_many_held().and_then(|key| inner.state.revocations.get_key_value(&key));
-            asked.map(|(key, asked)| ToRevoke {
-                key: key.clone(),
-                name: asked.name.clone(),
-                incident: asked.incident.clone(),
-                effect: asked.effect.clone(),
-                is_paused: false,
-                is_expired: true,
-            })
-        };
-        if let Some(task) = oldest {
+        let oldest = self.outbox.inner().state.too_many_held();
+        if let Some(task) = oldest.and_then(|key| self.held_task(&key)) {
             let reason = "given up: too many revocations of its tenant wait".to_owned();
             let progress = Progress { fate: Fate::Final, ..Progress::refused(reason, 0) };
             let records = self.note(&task, progress, now);

@@ -67,7 +67,7 @@ pub(super) fn outcome(asked: &Asked) -> String {
     match &asked.revocation {
         Revocation::NotAsked => format!("Nothing was revoked. To end this use, revoke {target}."),
         Revocation::Shadow => format!("Nothing was revoked. Outside shadow mode, tokenwarden would revoke {target}."),
-        Revocation::Proposed => format!("Nothing was revoked (alert mode). Please decide whether to revoke {target}."),
+        Revocation::Proposed => format!("Nothing was revoked. Please decide whether to revoke {target}."),
         Revocation::Waiting(reason) => {
             format!("NOT revoked yet: {target}. The request is retried ({}).", plain(reason))
         }

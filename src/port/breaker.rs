@@ -143,6 +143,17 @@ impl fmt::Display for StoppedBy {
     }
 }
 
+/// What happens to the revocations that wait when a person lifts a stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// They are requested within the limits.
+    #[default]
+    Requested,
+    /// People decide. They are not requested.
+    Proposed,
+}
+
 /// The end of a stop by a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lift {
@@ -150,6 +161,8 @@ pub struct Lift {
     pub at: i64,
     pub by: String,
     pub reason: String,
+    #[serde(default)]
+    pub waiting: Waiting,
 }
 
 impl Lift {

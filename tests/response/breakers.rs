@@ -5,6 +5,7 @@ use std::sync::{Mutex, Weak};
 use tokenwarden::deliver::{BreakerSettings, Breakers};
 use tokenwarden::port::{
     BreakerCause, BreakerId, BreakerRecord, BreakerState, Lift, RecordLog, RecordObserver, Refutation, Refutations,
+    Waiting,
 };
 
 use super::limits::{by, requested};
@@ -31,9 +32,9 @@ impl Log {
         records.into_iter().filter(|(_, state)| state.lifted.is_none()).collect()
     }
 
-    fn lift(&self, at: i64) {
+    fn lift(&self, at: i64, waiting: Waiting) {
         for (breaker, state) in self.stops() {
-            let lift = Lift { at, by: "ana".to_owned(), reason: "the rule is corrected".to_owned() };
+            let lift = Lift { at, by: "ana".to_owned(), reason: "the rule is corrected".to_owned(), waiting };
             self.put(&BreakerRecord { breaker, state: BreakerState { lifted: Some(lift), ..state } });
         }
     }
@@ -161,7 +162,7 @@ fn rule_that_fills_its_limit_for_hours_stops() {
     rig.until("it is counted", |_| rig.metrics.text().contains("tokenwarden_breakers_stopped 1"));
 
     // A person lifts it. The waiting ones are requested within the limits.
-    case.log.lift(case.clock.now_millis());
+    case.log.lift(case.clock.now_millis(), Waiting::Requested);
     rig.until("one more is requested", |_| requested(&case.api).len() == 6);
     rig.settled();
     assert_eq!((requested(&case.api).split_off(5), rig.outbox.held()), (vec![4], 3));
@@ -229,7 +230,7 @@ fn refuted_revocations_stop_their_rule() {
     rig.settled();
     assert_eq!((case.log.stops().len(), rig.outbox.held()), (1, 1));
     // The same refutations stop nothing after a person has lifted the stop.
-    case.log.lift(case.clock.now_millis());
+    case.log.lift(case.clock.now_millis(), Waiting::Requested);
     *case.given.0.lock().expect("a lock") = Some((0..9).map(|at| refuted("acme", at)).collect());
     rig.until("it is requested", |_| requested(&case.api) == [1, 3, 2]);
     case.clock.advance(HOUR);
@@ -250,7 +251,7 @@ fn refuted_revocations_stop_their_rule() {
 fn many_stops_of_a_tenant_stop_the_tenant() {
     let limits = Limits { of_rule: Some(90), of_rule_total: Some(90), of_application: Some(1), ..Limits::new(90, 100) };
     let settings = BreakerSettings { full_hours: 1, ..BreakerSettings::default() };
-    let case = Case { limits, settings, ..Case::new() };
+    let case = Case { settings, limits, ..Case::new() };
     let rig = case.start();
     // Two revocations of each of 22 applications.
     let of_app = |number: u64| Incident { app_id: format!("app-{}", number / 2), ..incident(number, Mode::Enforce) };
@@ -268,6 +269,40 @@ fn many_stops_of_a_tenant_stop_the_tenant() {
 }
 
 #[test]
+fn lift_leaves_waiting_revocations_to_people() {
+    for lifted in [true, false] {
+        let case = Case::new();
+        let rig = case.start();
+        rig.take(&(1..=5).map(|number| by(RuleId::NewCountry, number)).collect::<Vec<_>>());
+        rig.settled();
+        case.pass(&rig, 2, 1);
+        assert_eq!(rig.outbox.held(), 2);
+        let rig = if lifted {
+            rig.until("the stop is in its log", |_| case.log.stops().len() == 1);
+            case.log.lift(case.clock.now_millis(), Waiting::Proposed);
+            rig
+        } else {
+            // Without a lift: a restart in the mode alert.
+            rig.stop();
+            let parts = (|| webhook(&case.hook), Some(revoker(&case.api, "by_id")));
+            let settings = Settings { mode: Mode::Alert, ..quick() };
+            Rig::open(Arc::clone(&case.clock), case.folder.path(), parts, settings, |outbox| outbox)
+        };
+        let proposed = |rows: &[ActionRow]| rows.iter().filter(|row| row.outcome == ActionOutcome::Proposed).count();
+        rig.until("the others are proposed", |rows| proposed(rows) == 2);
+        case.clock.advance(HOUR);
+        rig.settled();
+        assert_eq!((requested(&case.api), rig.outbox.held()), (vec![1, 2, 3], 0));
+        if lifted {
+            rig.take(&[by(RuleId::NewCountry, 6)]);
+            rig.settled();
+            assert_eq!(requested(&case.api), [1, 2, 3, 6]);
+        }
+        rig.stop();
+    }
+}
+
+#[test]
 fn lift_of_a_wrong_clock_has_no_effect() {
     let case = Case::new();
     let rig = case.start();
@@ -275,7 +310,7 @@ fn lift_of_a_wrong_clock_has_no_effect() {
     rig.settled();
     case.pass(&rig, 2, 1);
     rig.until("the stop is in its log", |_| case.log.stops().len() == 1);
-    case.log.lift(case.clock.now_millis() + 86_400_000);
+    case.log.lift(case.clock.now_millis() + 86_400_000, Waiting::Requested);
     case.clock.advance(Duration::from_secs(60));
     rig.settled();
     assert_eq!((requested(&case.api).len(), rig.outbox.held()), (3, 2));

@@ -28,6 +28,12 @@ impl State {
         self.stops.values().any(|stop| stop.scope == *scope)
     }
 
+    /// The stopped revocations within `scope`, by the key of the change that requested them.
+    pub(in crate::deliver) fn stopped_within(&self, scope: &BreakerScope) -> Vec<String> {
+        let keys = self.stopped.iter().map(|(_, key)| key);
+        keys.filter(|key| self.is_within(key, scope)).cloned().collect()
+    }
+
     /// The number of hours within the last day in which revocations waited for the limit of `scope`, if they wait at `now`.
     /// `None`: the current hour is counted already.
     pub(in crate::deliver) fn full_hours(&self, scope: &BreakerScope, now: i64) -> Option<u32> {
