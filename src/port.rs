@@ -50,7 +50,7 @@ pub use self::snapshots::{
 };
 pub(crate) use self::source::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver, VerdictRecord};
-pub use self::user::{UserMessage, UserMessageKind, UserText};
+pub use self::user::{Reference, UserMessage, UserMessageKind, UserText};
 use crate::checkpoint::{DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Timestamp, TokenType};

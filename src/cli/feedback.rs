@@ -7,25 +7,23 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use self::learning::{Learning, Rows};
 use self::records::Given;
-use super::delivery;
 use super::explain::{field, store_error};
 use super::failure::Failure;
 use super::record::{Record, Signature};
 use super::sql::failure;
 use super::terminal::to_stdout;
+use super::user_messages::{self, Sent};
 use crate::config::Config;
 use crate::millis::{DAY_MS, rfc3339};
-use crate::number::{counted, hex};
+use crate::number::counted;
 use crate::policy;
-use crate::port::{Clock, UserMessage, UserMessageKind};
+use crate::port::{Clock, Reference, UserMessage, UserMessageKind};
 use crate::sanitize;
 use crate::store::{ClickHouse, Feedback, Reader};
 use crate::telemetry::SystemClock;
@@ -172,30 +170,12 @@ fn message(row: &Value, at: i64) -> Option<UserMessage> {
     let (tenant_id, user_id) = (field(row, "tenant_id"), field(row, "user_id"));
     let incident = IncidentId::parse(&field(row, "incident_id"))?;
     let kind = UserMessageKind::RevokedByMistake;
-    (!user_id.is_empty()).then_some(UserMessage { kind, tenant_id, user_id, incident, at })
+    (!user_id.is_empty()).then_some(UserMessage { kind, tenant_id, user_id, about: Reference::Incident(incident), at })
 }
 
-/// Sends the messages, and prints a line for each. The limits do not apply, because a person has decided. Fails if one was
-/// not accepted.
+/// Sends the messages, and prints a line for each. Fails if one was not accepted.
 async fn inform_users(config: &Config, messages: &[UserMessage]) -> Result<(), Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Some(users) = delivery::users(config, &clock)? else { return Ok(()) };
-    let (mut lines, mut failed) = (Vec::new(), 0);
-    for message in messages {
-        let (text, problem) = users.texts.of(message);
-        lines.extend(problem.map(|problem| format!("the text of the build is used: {problem}")));
-        let mut reached = users.notifiers.iter().filter(|notifier| notifier.receiver(message).is_some()).peekable();
-        let user = &message.user_id;
-        if reached.peek().is_none() {
-            lines.push(format!("{user}: no message, because the id is not a mail address of an allowed domain"));
-        }
-        for notifier in reached {
-            let answer = notifier.notify(message, &text, &key(message)).await;
-            failed += usize::from(answer.is_err());
-            let result = answer.map_or_else(|error| error.to_string(), |_| "informed of the mistake".to_owned());
-            lines.push(format!("{user} by {}: {result}", notifier.name()));
-        }
-    }
+    let Sent { lines, failed, .. } = user_messages::send(config, messages).await?;
     let text = lines.iter().fold(String::new(), |text, line| text + &sanitize::line(line) + "\n");
     to_stdout(&text)?;
     if failed == 0 {
@@ -205,13 +185,6 @@ async fn inform_users(config: &Config, messages: &[UserMessage]) -> Result<(), F
     Err(Failure::Unavailable(format!(
         "the feedback is stored, and {failed} could not be sent. Another run sends all messages again, with the same ids"
     )))
-}
-
-/// The idempotency key of a message: the same in each run. Clients choose the names, so a collision-resistant hash is used.
-fn key(message: &UserMessage) -> String {
-    let UserMessage { kind, tenant_id, user_id, incident, .. } = message;
-    let user = Sha256::digest(format!("{} {tenant_id} {user_id}", tenant_id.len()));
-    format!("notice-user-{incident}-{}-{}", kind.as_str(), hex(&user[..16]))
 }
 
 /// The draft of an exception, and a text about its place.

@@ -37,6 +37,7 @@ pub(crate) mod state;
 mod terminal;
 pub(crate) mod topics;
 mod user_api;
+mod user_messages;
 pub(crate) mod validate;
 
 use clap::{CommandFactory as _, Parser, Subcommand};

@@ -1,5 +1,6 @@
 //! `tokenwarden revoke`: revocation by hand, of one grant or of all grants of a user, session or application.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::failure::Failure;
 use super::setup::start_runtime;
 use super::sql::failure;
 use super::terminal::{progress_bar, to_stderr, to_stdout};
+use super::user_messages::{self, Sent};
 use super::{delivery, denylist, moment, operator};
 use crate::by_hand::{
     Beside, Effect, Ending, Executor, FAILED_PERCENT_MAX, Found, Job, JobError, JobFile, Moment, OpenJob, Origin,
@@ -22,7 +24,9 @@ use crate::by_hand::{
 use crate::config::Config;
 use crate::deliver::PAUSE_FILE;
 use crate::denylist::IfLogFails;
-use crate::port::{Clock, Revoker};
+use crate::number::counted;
+use crate::port::{ActionOutcome, Clock, Radius, Reference, Revoker, UserMessage, UserMessageKind};
+use crate::sanitize;
 use crate::store::{ClickHouse, Reader};
 use crate::telemetry::{SystemClock, start_logging};
 
@@ -65,6 +69,9 @@ pub(crate) struct Arguments {
     /// Continue an unfinished job. Requests that succeeded are not repeated.
     #[arg(long, value_name = "JOB", conflicts_with_all = ["dry_run", "yes", "reason", "by", "new_job"])]
     resume: Option<String>,
+    /// Inform the users whose grants are revoked, by the channels of [notify_users].
+    #[arg(long, conflicts_with = "dry_run")]
+    notify_users: bool,
     /// Start a new job although an unfinished one for the same command exists.
     #[arg(long)]
     new_job: bool,
@@ -126,6 +133,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         None => config.outbox.dir.clone(),
     };
+    if arguments.notify_users {
+        if config.notify_users.is_none() {
+            return Err(Failure::Usage("--notify-users needs [notify_users] in the configuration".to_owned()));
+        }
+        if revoker.radius().is_some_and(|radius| radius >= Radius::Role) {
+            let problem = "--notify-users cannot be used: one request revokes a role or an application, and its users are \
+                           not known";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+    }
     let service = Service { arguments, config, clock, revoker, folder };
     let runtime = start_runtime()?;
     runtime.block_on(async {
@@ -313,7 +330,20 @@ impl Service<'_> {
         store.close().await;
         let for_eyes = std::io::stdout().is_terminal();
         to_stdout(&if for_eyes { results_text(&job) } else { results_json(&job) })?;
-        self.end(&job, ending)
+        let informed = if self.arguments.notify_users { self.inform_users(&job).await } else { Ok(()) };
+        self.end(&job, ending).and(informed)
+    }
+
+    /// Informs the users whose grants are revoked. A resumed job informs those of its earlier runs again, with the same ids,
+    /// because the earlier run may have ended before.
+    async fn inform_users(&self, job: &JobFile) -> Result<(), Failure> {
+        let Sent { lines, accepted, failed } = user_messages::send(&self.config, &messages(job)).await?;
+        lines.iter().for_each(|line| to_stderr(&sanitize::line(line)));
+        to_stderr(&format!("messages to users: {accepted} sent, {failed} failed"));
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Failure::Unavailable(format!("{} could not be sent to users", counted(failed as u64, "message"))))
     }
 
     fn end(&self, job: &JobFile, ending: Ending) -> Result<(), Failure> {
@@ -369,6 +399,27 @@ impl Service<'_> {
             other => Failure::Unavailable(other.to_string()),
         }
     }
+}
+
+/// A message to each user of a request that is done.
+fn messages(job: &JobFile) -> Vec<UserMessage> {
+    let mut messages = BTreeMap::new();
+    for request in &job.requests {
+        let (user, row) = ((&request.grant.tenant_id, &request.grant.user_id), job.result(request.number));
+        let at = row.filter(|row| row.outcome == ActionOutcome::Done).and_then(|row| row.confirmation);
+        if let Some(at) = at.map(|confirmation| confirmation.revoked_at).filter(|_| !user.1.is_empty()) {
+            let latest = messages.entry(user).or_insert(at);
+            *latest = at.max(*latest);
+        }
+    }
+    let message = |((tenant_id, user_id), at): ((&String, &String), i64)| UserMessage {
+        kind: UserMessageKind::Revoked,
+        tenant_id: tenant_id.clone(),
+        user_id: user_id.clone(),
+        about: Reference::Job(job.job.id.clone()),
+        at,
+    };
+    messages.into_iter().map(message).collect()
 }
 
 /// Error that names the unfinished job.

@@ -13,7 +13,8 @@ use super::user_notices::{UserNotices, user_lane};
 use crate::millis::DAY_MS;
 use crate::number::hex;
 use crate::port::{
-    About, ActionOutcome, ActionRow, DeliveryError, Notice, Store, UserMessage, UserMessageKind, UserNotifier,
+    About, ActionOutcome, ActionRow, DeliveryError, Notice, Reference, Store, UserMessage, UserMessageKind,
+    UserNotifier,
 };
 use crate::verdict::Incident;
 
@@ -66,7 +67,7 @@ where
             kind: UserMessageKind::Revoked,
             tenant_id: incident.tenant_id.clone(),
             user_id: incident.user_id.clone(),
-            incident: incident.id,
+            about: Reference::Incident(incident.id),
             at,
         };
         let key = format!("notice-user-{name}");
@@ -188,8 +189,8 @@ where
 
     fn user_row(&self, message: &UserMessage, attempt: Attempt<'_>, reason: &str) -> ActionRow {
         let row = self.row(attempt, self.clock.now_millis(), reason.to_owned());
-        let UserMessage { tenant_id, user_id, incident, .. } = message.clone();
-        ActionRow { incident_id: incident.to_string(), tenant_id, user_id, ..row }
+        let UserMessage { tenant_id, user_id, about, .. } = message.clone();
+        ActionRow { incident_id: about.to_string(), tenant_id, user_id, ..row }
     }
 }
 

@@ -63,7 +63,7 @@ fn fill(template: &str, message: &UserMessage) -> Result<UserText, String> {
         match piece {
             Piece::Text(fixed) => text.push_str(fixed),
             Piece::Name("time") => text.push_str(&rfc3339(message.at)),
-            Piece::Name("incident") => text.push_str(&message.incident.to_string()),
+            Piece::Name("incident") => text.push_str(&message.about.to_string()),
             Piece::Name(word) => return Err(unknown_name(word, ["time", "incident"].into_iter())),
         }
     }
@@ -81,6 +81,7 @@ fn fill(template: &str, message: &UserMessage) -> Result<UserText, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::Reference;
     use crate::verdict::IncidentId;
 
     fn message(kind: UserMessageKind) -> UserMessage {
@@ -88,7 +89,7 @@ mod tests {
             kind,
             tenant_id: "https://evil.example".to_owned(),
             user_id: "ana@example.com".to_owned(),
-            incident: IncidentId(0x42),
+            about: Reference::Incident(IncidentId(0x42)),
             at: 1_795_000_000_000,
         }
     }

@@ -227,7 +227,7 @@ impl UserNotifier for UserWebhook {
         let now = self.clock.now_millis();
         let body = json!({
             "type": message.kind.as_str(), "user_id": message.user_id, "tenant_id": message.tenant_id,
-            "incident_id": message.incident.to_string(), "at": rfc3339(message.at),
+            "incident_id": message.about.to_string(), "at": rfc3339(message.at),
             "subject": text.subject, "text": text.body,
         });
         self.endpoint.post(key, sanitize::json(&body.to_string()), now).await.map(Accepted::with)

@@ -1,5 +1,7 @@
 //! Messages to the users whose access was revoked.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::IncidentId;
@@ -23,13 +25,33 @@ impl UserMessageKind {
     }
 }
 
+/// What a user can name when asking about a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reference {
+    Incident(IncidentId),
+    /// A job of `tokenwarden revoke`.
+    Job(String),
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Incident(incident) => incident.fmt(f),
+            Self::Job(job) => f.write_str(job),
+        }
+    }
+}
+
 /// A message to one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserMessage {
     pub kind: UserMessageKind,
     pub tenant_id: String,
     pub user_id: String,
-    pub incident: IncidentId,
+    /// Earlier versions stored the incident under its name.
+    #[serde(alias = "incident")]
+    pub about: Reference,
     /// Time of the revocation, or of the feedback, milliseconds since the epoch, wall clock.
     pub at: i64,
 }
@@ -39,4 +61,28 @@ pub struct UserMessage {
 pub struct UserText {
     pub subject: String,
     pub body: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_of_an_earlier_version_is_read() {
+        let message = UserMessage {
+            kind: UserMessageKind::Revoked,
+            tenant_id: "acme".to_owned(),
+            user_id: "ana".to_owned(),
+            about: Reference::Incident(IncidentId(0x42)),
+            at: 7,
+        };
+        let text = serde_json::to_string(&message).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<UserMessage>(&text.replace("about", "incident")).expect("a message"),
+            message
+        );
+        let of_job = UserMessage { about: Reference::Job("HAND-1".to_owned()), ..message };
+        let text = serde_json::to_string(&of_job).expect("JSON");
+        assert_eq!(serde_json::from_str::<UserMessage>(&text).expect("a message"), of_job);
+    }
 }

@@ -256,6 +256,46 @@ fn revoke_by_user_asks_once_per_user() {
     engine.stop();
 }
 
+#[test]
+fn revoke_informs_users_on_request() {
+    let _turn = now(turn());
+    let (web, users) = (Web::start(), Web::start());
+    let folder = service(&web, "embedded:data", BY_ID);
+    let folder = folder.path();
+    let mut stored = grants(2);
+    stored.extend([
+        ("acme", "bob".to_owned(), "grant-7".to_owned()),
+        ("acme", "eve".to_owned(), "grant-8".to_owned()),
+        ("acme", String::new(), "grant-9".to_owned()),
+    ]);
+    let engine = Engine::start(folder, &stored);
+    let arguments = ["app", "app-1", "--reason", "x", "--yes", "5", "--per-minute", "6000"];
+    let with_messages = [&arguments[..], &["--notify-users"]].concat();
+    let (status, _, stderr) = ended(&revoke(folder, &with_messages));
+    assert!(status == 2 && stderr.contains("--notify-users needs [notify_users]"), "{stderr}");
+    assert!(web.requests().is_empty());
+
+    let file = folder.join("t.toml");
+    let section =
+        format!("[notify_users.webhook]\nurl = '{}/users'\nsecret = 'a-secret-of-more-than-16-bytes'\n", users.url);
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + &section).unwrap();
+    // The grant without a user, those of eve and bob, and two of ana. That of eve is already gone.
+    web.answer(&[200, 404, 200, 200, 200]);
+    let (status, _, stderr) = ended(&revoke(folder, &with_messages));
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stderr.contains("messages to users: 2 sent, 0 failed"), "{stderr}");
+    let bodies: Vec<Value> =
+        users.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect();
+    let told: Vec<_> = bodies.iter().map(|body| (&body["type"], &body["user_id"])).collect();
+    let revoked = json!("revoked");
+    assert_eq!(told, [(&revoked, &json!("ana")), (&revoked, &json!("bob"))], "each user once");
+    for body in &bodies {
+        assert!(body["incident_id"].as_str().unwrap().starts_with("HAND-"), "{body}");
+        assert!(body["text"].as_str().unwrap().contains("HAND-"), "{body}");
+    }
+    engine.stop();
+}
+
 /// Anyone can send a rejected credential with the ids of others.
 #[test]
 fn attempts_choose_no_grant_to_revoke() {
