@@ -78,6 +78,7 @@ mod gate;
 pub mod lab;
 mod listener;
 pub mod pipeline;
+pub mod repeating;
 mod signals_receiver;
 pub mod telemetry;
 mod user_api;

@@ -16,6 +16,7 @@ use crate::port::{
     self, BreakerRecord, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord,
     Store,
 };
+use crate::repeating::Repeating;
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::source::kafka::AlertTopic;
@@ -119,6 +120,11 @@ impl Delivery {
             health: Arc::clone(health),
             after_days,
         })
+    }
+
+    /// Repeats open incidents, if a receiver needs it.
+    pub(super) fn repeating(&self, config: &Config, clock: &Arc<dyn Clock>) -> Option<Repeating> {
+        Repeating::new(config.store.clone(), Arc::clone(&self.outbox), &self.notifiers, Arc::clone(clock))
     }
 
     /// The outbox, for notices.

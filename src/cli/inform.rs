@@ -25,6 +25,7 @@ pub(super) async fn inform(config: &Config, handled: Handled, by: &str) -> Resul
     let done = match step {
         HandledStep::Acknowledged => "acknowledged",
         HandledStep::Resolved => "resolved",
+        HandledStep::Open => "open",
     };
     let title = format!("{incident} is {done}");
     let notice = Notice { title, text: format!("By {by}."), at: now, about: Some(Box::new(About::Handled(handled))) };

@@ -112,6 +112,7 @@ fn serve(
     let feedback = follow_feedback(config, runtime, &clock, &health)?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
     let closing = delivery.closing(config, store, &clock, &health);
+    let repeating = delivery.repeating(config, &clock);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -148,6 +149,9 @@ fn serve(
     }
     if let Some(closing) = closing {
         runtime.spawn(closing.run());
+    }
+    if let Some(repeating) = repeating {
+        runtime.spawn(repeating.run());
     }
     metrics.memory_limits(config.detection.memory_mib() << 20, config.detection.states_bytes() as u64);
     let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));

@@ -227,6 +227,15 @@ impl Outbox {
         self.inner().state.threads.contains_key(&incident.0)
     }
 
+    /// Incidents of which `lane` has messages, at most `max`, those with the latest messages first.
+    pub(crate) fn incidents_of(&self, lane: &str, max: usize) -> Vec<IncidentId> {
+        let inner = self.inner();
+        let sent = inner.state.threads.iter().filter(|(_, thread)| thread.sent.contains_key(lane));
+        let mut found: Vec<_> = sent.map(|(id, thread)| (thread.at, IncidentId(*id))).collect();
+        found.sort_unstable_by_key(|(at, id)| (std::cmp::Reverse(*at), id.0));
+        found.into_iter().take(max).map(|(_, id)| id).collect()
+    }
+
     /// As [`port::Outbox::notify`], and also for the channels that have messages about the incident.
     pub(crate) fn notify_of(&self, key: &str, notice: Notice, incident: IncidentId) -> io::Result<()> {
         let mut lanes = self.notice_lanes();

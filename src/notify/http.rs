@@ -44,6 +44,7 @@ pub(super) struct HttpChannel {
     body: Node,
     acknowledge: Option<Step>,
     resolve: Option<Step>,
+    repeat: Option<Step>,
 }
 
 /// The request for a step in the work on an incident.
@@ -110,17 +111,19 @@ impl HttpChannel {
             Ok(Some(Step { url, body, for_each_state: settings.for_each_state }))
         };
         let (acknowledge, resolve) = (step(&preset.acknowledge)?, step(&preset.resolve)?);
+        let repeat = step(&preset.repeat)?;
         let client = outgoing::client(&url, allow_private, settings.ca_file.as_deref());
         let client =
             client.map_err(|problem| (if settings.ca_file.is_some() { "ca_file" } else { url_key }, problem))?;
         let name = name.to_owned();
-        Ok(Self { name, client, clock, url, probe, headers, preset, body, acknowledge, resolve })
+        Ok(Self { name, client, clock, url, probe, headers, preset, body, acknowledge, resolve, repeat })
     }
 
     const fn step(&self, step: HandledStep) -> Option<&Step> {
         match step {
             HandledStep::Acknowledged => self.acknowledge.as_ref(),
             HandledStep::Resolved => self.resolve.as_ref(),
+            HandledStep::Open => self.repeat.as_ref(),
         }
     }
 

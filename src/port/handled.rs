@@ -14,6 +14,8 @@ pub enum HandledStep {
     /// An analyst works on the incident.
     Acknowledged,
     Resolved,
+    /// The incident is open. For receivers that forget an alert.
+    Open,
 }
 
 /// Values of an incident in one of its messages. Some receivers identify an alert by them.

@@ -15,6 +15,7 @@ mod crash;
 mod evidence;
 mod http;
 mod incidents;
+mod repeating;
 mod replay;
 mod rows;
 mod sql;

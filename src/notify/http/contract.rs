@@ -204,6 +204,12 @@ async fn steps_send_the_documented_requests() {
             "annotations": { "summary": "[tokenwarden] closed" },
         }])
     };
+    let firing = |severity: &str, user: &str| {
+        let mut alerts = labels(severity, user);
+        alerts[0]["endsAt"] = json!("2026-11-27T10:00:00Z");
+        alerts[0]["annotations"]["description"] = json!("By ana.");
+        alerts
+    };
     let event = |action: &str| {
         let key = "R0123456789012345678901234567890";
         json!({ "routing_key": key, "event_action": action, "dedup_key": "INC-0000000000000042" })
@@ -214,6 +220,12 @@ async fn steps_send_the_documented_requests() {
         ("pagerduty", HandledStep::Acknowledged, "POST /v2/enqueue", vec![event("acknowledge")]),
         ("pagerduty", resolved, "POST /v2/enqueue", vec![event("resolve")]),
         ("opsgenie", resolved, "POST /v2/alerts/INC-0000000000000042/close?identifierType=alias", vec![close]),
+        (
+            "alertmanager",
+            HandledStep::Open,
+            "POST /am/api/v2/alerts",
+            vec![firing("high", "ana"), firing("critical", "ana\u{fffd}␊\"")],
+        ),
         (
             "alertmanager",
             resolved,

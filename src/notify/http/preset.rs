@@ -41,6 +41,8 @@ pub(super) struct Preset {
     /// Requests for steps in the work on an incident.
     pub(super) acknowledge: Option<StepSettings>,
     pub(super) resolve: Option<StepSettings>,
+    /// Sent each hour while the incident is open.
+    pub(super) repeat: Option<StepSettings>,
     pub(super) probe: Option<ProbeSettings>,
 }
 

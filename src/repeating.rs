@@ -1,0 +1,99 @@
+//! Sends open incidents again to receivers that forget an alert, such as Alertmanager, until the incidents are resolved.
+//!
+//! ClickHouse has the state of the work on an incident, so nothing is repeated without it. A failed repetition is not
+//! retried before the next one, because the receiver keeps an alert for a day.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::closing::handled;
+use crate::deliver::Outbox;
+use crate::millis::HOUR_MS;
+use crate::port::{About, Alert, Clock, HandledStep, Notice, Notifier, StoreError};
+use crate::store::{Reader, StoreSettings};
+use crate::verdict::IncidentId;
+
+/// Time after the start, and between two repetitions.
+const WAIT: Duration = Duration::from_secs(3_600);
+/// Incidents that one channel gets in a repetition, those with the latest messages.
+const INCIDENTS_MAX: usize = 1_000;
+
+/// The incidents of a list, separated by commas, that are not resolved or have changed since.
+const OPEN: &str = "SELECT latest.incident_id AS incident_id, latest.reason AS reason FROM incidents_latest AS latest \
+     LEFT JOIN incident_work_latest AS work ON work.incident_id = latest.incident_id \
+     WHERE latest.incident_id IN (SELECT arrayJoin(splitByChar(',', ?))) \
+         AND (work.version = 0 OR work.status != 'resolved' OR latest.written_at > work.changed_at) \
+     ORDER BY latest.updated_at DESC";
+
+/// What repetitions need.
+pub struct Repeating {
+    pub settings: StoreSettings,
+    pub outbox: Arc<Outbox>,
+    /// Channels whose receivers forget an alert.
+    pub notifiers: Vec<Arc<dyn Notifier>>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Repeating {
+    /// `None`: no receiver forgets an alert.
+    pub(crate) fn new(
+        settings: StoreSettings,
+        outbox: Arc<Outbox>,
+        notifiers: &[Arc<dyn Notifier>],
+        clock: Arc<dyn Clock>,
+    ) -> Option<Self> {
+        let forgetful = notifiers.iter().filter(|notifier| notifier.handles(HandledStep::Open));
+        let notifiers: Vec<_> = forgetful.cloned().collect();
+        (!notifiers.is_empty()).then_some(Self { settings, outbox, notifiers, clock })
+    }
+
+    /// Repeats until the process ends.
+    pub(crate) async fn run(self) {
+        loop {
+            self.clock.sleep(WAIT).await;
+            if let Err(error) = self.repeat().await {
+                tracing::warn!(%error, "open incidents are not sent again; retrying in an hour");
+            }
+        }
+    }
+
+    /// Sends each open incident once. Returns the number of accepted messages.
+    pub async fn repeat(&self) -> Result<usize, StoreError> {
+        let reader = Reader::open(&self.settings).await?;
+        let mut accepted = Ok(0);
+        for notifier in &self.notifiers {
+            let sent = self.repeat_on(&**notifier, &reader).await;
+            accepted = accepted.and_then(|before| Ok(before + sent?));
+        }
+        reader.close().await;
+        accepted
+    }
+
+    async fn repeat_on(&self, notifier: &dyn Notifier, reader: &Reader) -> Result<usize, StoreError> {
+        let sent = self.outbox.incidents_of(&notifier.lane(), INCIDENTS_MAX);
+        let list = sent.iter().map(IncidentId::to_string).collect::<Vec<_>>().join(",");
+        let mut accepted = 0;
+        for row in reader.rows(OPEN, &[&list]).await? {
+            let text = |name: &str| row[name].as_str().map(str::to_owned).unwrap_or_default();
+            let Some(incident) = IncidentId::parse(&text("incident_id")) else { continue };
+            let mut handled = handled(reader, incident, HandledStep::Open).await?;
+            // The receiver has the alerts of earlier states until they end.
+            handled.states = handled.states.pop().into_iter().collect();
+            let at = self.clock.now_millis();
+            let title = text("reason");
+            let notice = Notice {
+                title,
+                text: "The incident is open.".to_owned(),
+                at,
+                about: Some(Box::new(About::Handled(handled))),
+            };
+            let key = format!("notice-open-{incident}-{}", at / HOUR_MS);
+            if let Err(error) = notifier.notify(Alert::Notice(&notice), &key).await {
+                tracing::warn!(channel = notifier.name(), %error, "open incidents are not sent again; retrying in an hour");
+                break;
+            }
+            accepted += 1;
+        }
+        Ok(accepted)
+    }
+}
