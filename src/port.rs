@@ -14,6 +14,7 @@ mod record_log;
 mod silence;
 mod snapshots;
 mod source;
+mod store_error;
 mod user;
 
 use std::net::IpAddr;
@@ -50,6 +51,7 @@ pub use self::snapshots::{
 };
 pub(crate) use self::source::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
 pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver, VerdictRecord};
+pub use self::store_error::StoreError;
 pub use self::user::{Reference, UserMessage, UserMessageKind, UserText};
 use crate::checkpoint::{DeadLetter, Position};
 use crate::enrichment::EnrichedEvent;
@@ -199,18 +201,6 @@ pub trait SavedRows: Rows + Sized {
     fn save(&self, to: &mut Vec<u8>);
     /// Appends saved rows. `None` if `from` was not written by [`Self::save`].
     fn load(&mut self, from: &[u8]) -> Option<()>;
-}
-
-/// Why the store did not accept rows.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// A retry with the same rows may succeed: the store is down or overloaded, or its response was lost.
-    #[error("the store is unavailable: {0}")]
-    Retriable(String),
-    /// No retry succeeds: wrong credentials, a missing table, a rejected type.
-    #[error("the store rejected the request: {0}")]
-    Permanent(String),
 }
 
 /// Database for the rows.

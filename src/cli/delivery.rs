@@ -11,6 +11,7 @@ use crate::closing::Closing;
 use crate::config::Config;
 use crate::deliver::{Breakers, Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
+use crate::evidence::StoredRefutations;
 use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
 use crate::port::{
     self, BreakerRecord, Clock, DenylistRecord, MessageTopic, Mistake, Notifier, RecordLog, Revoker, SilenceRecord,
@@ -20,7 +21,7 @@ use crate::repeating::Repeating;
 use crate::revoke::HttpRevoker;
 use crate::rule::RuleSet;
 use crate::source::kafka::AlertTopic;
-use crate::store::{ClickHouse, StoredRefutations};
+use crate::store::ClickHouse;
 use crate::telemetry::{Health, Metrics};
 use crate::token::TokenIds;
 use crate::verdict::Mode;
@@ -81,6 +82,23 @@ fn breakers(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Breake
     Ok(Some(Breakers::follow(record_log::open(config)?, Arc::clone(clock), Some(Arc::new(refutations)), settings)))
 }
 
+/// Tasks that run until the process ends, if the configuration needs them.
+pub(super) struct IncidentTasks {
+    closing: Option<Closing>,
+    repeating: Option<Repeating>,
+}
+
+impl IncidentTasks {
+    pub(super) fn start(self, runtime: &Handle) {
+        if let Some(closing) = self.closing {
+            runtime.spawn(closing.run());
+        }
+        if let Some(repeating) = self.repeating {
+            runtime.spawn(repeating.run());
+        }
+    }
+}
+
 impl Delivery {
     /// Settings that the operator may not have intended, a sentence each.
     pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
@@ -102,29 +120,27 @@ impl Delivery {
         self.denylist.clone()
     }
 
-    /// Closes incidents, unless the configuration turns it off or has no provider: entries of a denylist end, and then a
-    /// token works again.
-    pub(super) fn closing(
+    /// The tasks that follow incidents after their alerts.
+    pub(super) fn incident_tasks(
         &self,
         config: &Config,
         store: &Arc<ClickHouse>,
         clock: &Arc<dyn Clock>,
         health: &Arc<Health>,
-    ) -> Option<Closing> {
+    ) -> IncidentTasks {
         let after_days = config.incidents.close_after_days;
-        (after_days > 0 && config.revoke.http.is_some()).then(|| Closing {
+        // Without a provider, nothing is closed: entries of a denylist end, and then a token works again.
+        let closing = (after_days > 0 && config.revoke.http.is_some()).then(|| Closing {
             settings: config.store.clone(),
             store: Arc::clone(store),
             outbox: Arc::clone(&self.outbox),
             clock: Arc::clone(clock),
             health: Arc::clone(health),
             after_days,
-        })
-    }
-
-    /// Repeats open incidents, if a receiver needs it.
-    pub(super) fn repeating(&self, config: &Config, clock: &Arc<dyn Clock>) -> Option<Repeating> {
-        Repeating::new(config.store.clone(), Arc::clone(&self.outbox), &self.notifiers, Arc::clone(clock))
+        });
+        let outbox = Arc::clone(&self.outbox);
+        let repeating = Repeating::new(config.store.clone(), outbox, &self.notifiers, Arc::clone(clock));
+        IncidentTasks { closing, repeating }
     }
 
     /// The outbox, for notices.

@@ -32,6 +32,7 @@ use crate::telemetry::{SystemClock, start_logging};
 
 /// Revoke a token's grant, a grant, or all grants of a session, a user or an application at the provider.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command")]
 pub(crate) struct Arguments {
     /// Kind of the id.
     #[arg(value_enum, required_unless_present = "resume")]
@@ -338,7 +339,9 @@ impl Service<'_> {
     /// because the earlier run may have ended before.
     async fn inform_users(&self, job: &JobFile) -> Result<(), Failure> {
         let Sent { lines, accepted, failed } = user_messages::send(&self.config, &messages(job)).await?;
-        lines.iter().for_each(|line| to_stderr(&sanitize::line(line)));
+        for line in &lines {
+            to_stderr(&sanitize::line(line));
+        }
         to_stderr(&format!("messages to users: {accepted} sent, {failed} failed"));
         if failed == 0 {
             return Ok(());

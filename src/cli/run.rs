@@ -111,8 +111,7 @@ fn serve(
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
     let feedback = follow_feedback(config, runtime, &clock, &health)?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
-    let closing = delivery.closing(config, store, &clock, &health);
-    let repeating = delivery.repeating(config, &clock);
+    let incident_tasks = delivery.incident_tasks(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
     let stop = Arc::new(AtomicBool::new(false));
@@ -147,12 +146,7 @@ fn serve(
         };
         runtime.spawn(follower.run());
     }
-    if let Some(closing) = closing {
-        runtime.spawn(closing.run());
-    }
-    if let Some(repeating) = repeating {
-        runtime.spawn(repeating.run());
-    }
+    incident_tasks.start(runtime.handle());
     metrics.memory_limits(config.detection.memory_mib() << 20, config.detection.states_bytes() as u64);
     let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
     let outside = Environment {

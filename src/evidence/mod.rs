@@ -6,8 +6,10 @@
 mod count;
 mod proportion;
 mod read;
+mod refutations;
 mod revocation;
 
 pub(crate) use self::count::{Evidence, THIN_BELOW, by_rule};
 pub(crate) use self::proportion::interval;
 pub(crate) use self::read::{confirming_topics, read};
+pub use self::refutations::StoredRefutations;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::limit::Limit;
 use super::record_log::LogRecord;
-use super::{Incident, StoreError};
+use super::store_error::StoreError;
 use crate::millis::{DAY_MS, MINUTE_MS};
 use crate::number::counted;
-use crate::verdict::RuleId;
+use crate::verdict::{Incident, RuleId};
 
 /// Time after which a lifted stop is removed from the log, as in the topic.
 const KEPT_MS: i64 = 400 * DAY_MS;

@@ -6,11 +6,12 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenwarden::event::Kind;
+use tokenwarden::evidence::StoredRefutations;
 use tokenwarden::port::{
     ActionOutcome, ActionRow, FeedbackRecord, FeedbackState, Refutation, Refutations as _, Rows as _, Store as _,
     StoredEvent,
 };
-use tokenwarden::store::{ClickHouse, EpochRows, StoredRefutations};
+use tokenwarden::store::{ClickHouse, EpochRows};
 use tokenwarden::verdict::{Incident, IncidentId, Judgement, Mode, Outcome, RuleId, Severity, Target};
 
 use super::rows::{action, allowed, at, event, incident, numbered, push, push_later};

@@ -73,7 +73,9 @@ async fn open_incident_is_repeated_until_it_is_resolved() {
     let of = |id: u64| Incident { reason: format!("reason {id}"), ..incident(id, id, Severity::High) };
     let reported = [of(1), of(2), of(3)];
     let mut rows = EpochRows::new();
-    reported.iter().for_each(|incident| rows.push_incident(incident));
+    for incident in &reported {
+        rows.push_incident(incident);
+    }
     store.write(&rows).await.unwrap();
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Reader, StoreSettings};
 use crate::port::{Refutation, Refutations, StoreError};
+use crate::store::{Reader, StoreSettings};
 use crate::verdict::RuleId;
 
 /// Maximum number of refutations that are read, the newest first.
