@@ -53,6 +53,7 @@ fn replay(folder: &Path, flood: Flood, count: u64) -> u64 {
     peak.max(watched.join().expect("it ends"))
 }
 
+#[allow(clippy::print_stdout, reason = "the peaks are a measurement")]
 fn assert_within_limit(count: u64) {
     let folder = folder();
     write(folder.path(), "t.toml", format!("[source.file]\npath = '-'\n[detection]\nmemory_mib_max = {LIMIT_MIB}\n"));
