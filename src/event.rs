@@ -7,6 +7,7 @@ mod address;
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 pub use self::address::Address;
 use crate::token::TokenId;
@@ -303,7 +304,15 @@ impl Event<'_> {
 
     /// The partition, out of `partitions`, to which Kafka's default partitioner assigns this event's message.
     pub fn partition_among(&self, partitions: usize) -> usize {
-        let hash = murmur2(self.subject_key().as_bytes()) & 0x7fff_ffff;
+        let (tenant, subject) = self.subject_parts();
+        // Without an allocation, because a message of several subjects is distributed event by event.
+        let mut key = SmallVec::<[u8; 128]>::new();
+        if let Some(tenant) = tenant {
+            key.extend_from_slice(tenant.as_bytes());
+            key.push(b'/');
+        }
+        key.extend_from_slice(subject.as_bytes());
+        let hash = murmur2(&key) & 0x7fff_ffff;
         hash as usize % partitions.max(1)
     }
 

@@ -1,5 +1,8 @@
 //! Settings of one source of events: a topic in the configuration, or `[source.file]`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
@@ -20,6 +23,21 @@ pub struct Feed {
 impl From<Format> for Feed {
     fn from(format: Format) -> Self {
         Self { format, ..Self::default() }
+    }
+}
+
+/// Settings of the messages in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Feeds {
+    /// Of messages that their producers sent to the topic of the partition.
+    pub(crate) own: Feed,
+    /// Of messages that were forwarded to the partition, by the topic to which their producers sent them.
+    pub(crate) forwarded: HashMap<Arc<str>, Feed>,
+}
+
+impl From<Feed> for Feeds {
+    fn from(own: Feed) -> Self {
+        Self { own, forwarded: HashMap::new() }
     }
 }
 

@@ -7,7 +7,9 @@
 mod epoch;
 mod feedback;
 mod group;
+mod split;
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,20 +20,26 @@ pub use self::epoch::{Epoch, VerdictOutput};
 use self::feedback::Schedule;
 pub(crate) use self::feedback::{Scheduled, Start};
 pub(crate) use self::group::Group;
+pub(crate) use self::split::SubjectSplitter;
 
 use crate::checkpoint::{LogTimeKind, Spot};
 use crate::engine::{self, State, Step};
 use crate::enrich::Enricher;
 use crate::enrichment::EnrichedEvent;
 use crate::event::{Event, Kind};
-use crate::feed::Feed;
-use crate::port::{FeedbackId, GivenFeedback, Message, Rows};
+use crate::feed::{Feed, Feeds};
+use crate::port::{FeedbackId, Forwarded, GivenFeedback, Message, Origin, Rows, Share};
 use crate::rule::RuleSet;
 use crate::snapshot::{self, Extent, ReadError, Unreadable};
 use crate::tally::{Note, Tally};
 use crate::telemetry;
 use crate::token::TokenHasher;
 use crate::wire::{self, Decoded, Decoder};
+
+/// Why a message that was forwarded for another consumer group is skipped.
+const OTHER_GROUP: &str = "a message forwarded for another consumer group";
+/// Reason of the dead letter of a message that is too large to be forwarded.
+const CUT: &str = "the message is larger than max.message.bytes of the topic of forwarded messages";
 
 /// Enricher, rules and settings that all partitions of one thread share.
 pub struct Pipeline {
@@ -43,11 +51,19 @@ pub struct Pipeline {
 
 /// Decoder and state of one partition, or of several partitions that are read as one.
 pub struct Partition {
-    decoder: Decoder,
-    feed: Feed,
+    /// For messages that their producers sent to the partition.
+    own: Reader,
+    /// For messages that were forwarded to it, by their original topic.
+    forwarded: HashMap<Arc<str>, Reader>,
     /// At least one.
     states: Vec<State>,
     schedule: Schedule,
+}
+
+/// Decoder of the messages of one topic, and their settings.
+struct Reader {
+    feed: Feed,
+    decoder: Decoder,
 }
 
 impl Pipeline {
@@ -65,12 +81,21 @@ impl Pipeline {
     /// `count` partitions with empty states that are read as one. Each event is scored with the state of the partition of
     /// its subject key; results keep the order of the messages. The partitions share the alert budget evenly, rounded up.
     pub fn partitions(&self, feed: impl Into<Feed>, count: u16) -> Partition {
-        let feed = feed.into();
-        let decoder = Decoder::new(feed, self.hasher.clone());
+        self.with_feeds(&feed.into().into(), count)
+    }
+
+    /// As [`Self::partition`], for messages that may have been forwarded.
+    pub(crate) fn partition_of(&self, feeds: &Feeds) -> Partition {
+        self.with_feeds(feeds, 1)
+    }
+
+    fn with_feeds(&self, feeds: &Feeds, count: u16) -> Partition {
+        let reader = |feed: Feed| Reader { feed, decoder: Decoder::new(feed, self.hasher.clone()) };
         let count = u32::from(count.max(1));
-        let settings = engine::Settings { confirmed: feed.confirmed, ..self.settings.for_one_of(count) };
+        let settings = self.settings.for_one_of(count);
         let states = (0..count).map(|_| State::new(settings.clone())).collect();
-        Partition { decoder, feed, states, schedule: Schedule::default() }
+        let forwarded = feeds.forwarded.iter().map(|(topic, feed)| (Arc::clone(topic), reader(*feed))).collect();
+        Partition { own: reader(feeds.own), forwarded, states, schedule: Schedule::default() }
     }
 
     /// [`Self::partitions`] with the states that [`Partition::save`] wrote, from the records that `next` returns in order.
@@ -84,12 +109,13 @@ impl Pipeline {
     ) -> Result<Partition, ReadError<E>> {
         let stored: Vec<State> = snapshot::read(engine::STATE_FORMAT, extent, next)?;
         let found = stored.len();
-        self.continued(feed, count, stored).ok_or(Unreadable::States { found, expected: count.into() }.into())
+        self.continued(&feed.into().into(), count, stored)
+            .ok_or(Unreadable::States { found, expected: count.into() }.into())
     }
 
     /// [`Self::partitions`] with restored states. `None`: their number is another.
-    pub(crate) fn continued(&self, feed: impl Into<Feed>, count: u16, stored: Vec<State>) -> Option<Partition> {
-        let mut partition = self.partitions(feed, count);
+    pub(crate) fn continued(&self, feeds: &Feeds, count: u16, stored: Vec<State>) -> Option<Partition> {
+        let mut partition = self.with_feeds(feeds, count);
         if stored.len() != partition.states.len() {
             return None;
         }
@@ -139,7 +165,7 @@ impl Pipeline {
         xxh3_64(format!("{:?}", self.rules).as_bytes())
     }
 
-    /// Processes messages in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
+    /// Processes messages of one original topic in order and writes the results to `epoch`. Cannot fail: a message that cannot be decoded, or
     /// that causes a panic, becomes a dead letter. If the scoring of an event panics, the event is not learnt. Only a vote
     /// on the stream time, and limits of stored times that lie in the future, may remain ([`engine::step`]). If learning or encoding panics, the event may be learnt in part. The number of messages
     /// per call affects only the speed.
@@ -153,7 +179,13 @@ impl Pipeline {
         epoch: &mut Epoch<R>,
     ) {
         let Self { enricher, rules, hasher, .. } = self;
-        let Partition { decoder, feed, states, schedule } = partition;
+        let Partition { own, forwarded, states, schedule } = partition;
+        let Some(first) = messages.first() else { return };
+        let topic = &first.original().topic;
+        let Reader { feed, decoder } = forwarded.get_mut(topic).unwrap_or(own);
+        for state in &mut *states {
+            state.believe(feed.confirmed);
+        }
         // One allocation per call: events borrow from the messages and cannot outlive them.
         let found = Vec::with_capacity(messages.len().min(engine::GROUP));
         let mut batch = Batch { feed: *feed, states, rules, hasher, now, epoch, found, given_up: None };
@@ -163,25 +195,46 @@ impl Pipeline {
                 schedule.learn_due(batch.states, message.position);
             }
             batch.epoch.tally.messages += 1;
+            let share = match share(message) {
+                Ok(share) => share,
+                Err(Unscored::Skipped(reason)) => {
+                    batch.epoch.tally.skip(reason);
+                    continue;
+                }
+                Err(Unscored::Unreadable(reason)) => {
+                    batch.found(message, Found::Unreadable(reason.to_owned(), None));
+                    continue;
+                }
+            };
+            // Everything except events is counted with the first copy of a message.
+            let is_first = share.is_none_or(Share::is_first);
+            if !is_first {
+                note_decoding(&mut batch.epoch.tally, topic, &decoder.take_notes());
+            }
             let mut events = 0;
             let done = catch_unwind(AssertUnwindSafe(|| {
                 decoder.decode(message.payload, &mut |decoded| match decoded {
                     Ok(Decoded::Event(event)) => {
-                        batch.add((message, events), event, enricher);
+                        if share.is_none_or(|share| share.contains(&event)) {
+                            batch.add((message, events), event, enricher);
+                        }
                         events += 1;
                     }
-                    Ok(Decoded::Skipped(reason)) => batch.epoch.tally.skip(reason),
-                    Err(error) => batch.found(message, Found::Unreadable(error.cause(), Some(error.at))),
+                    Ok(Decoded::Skipped(reason)) if is_first => batch.epoch.tally.skip(reason),
+                    Err(error) if is_first => {
+                        batch.found(message, Found::Unreadable(error.cause(), Some(error.at)));
+                    }
+                    Ok(Decoded::Skipped(_)) | Err(_) => {}
                 });
             }));
-            if done.is_err() {
+            if !is_first {
+                decoder.take_notes();
+            } else if done.is_err() {
                 batch.found(message, Found::Unreadable(panicked(), None));
             }
         }
         batch.score();
-        if let Some(first) = messages.first() {
-            note_decoding(&mut epoch.tally, &first.position.topic, &decoder.take_notes());
-        }
+        note_decoding(&mut epoch.tally, topic, &decoder.take_notes());
         for message in messages {
             epoch.checkpoint.advance(message.position);
         }
@@ -223,7 +276,7 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
             self.epoch.tally.key_mismatches += 1;
         }
         if event.kind.is_sighting() && event.address.is_none() && !event.is_own_call() {
-            self.epoch.tally.note(&message.position.topic, Note::WithoutAddress(self.feed.format), 1);
+            self.epoch.tally.note(&message.original().topic, Note::WithoutAddress(self.feed.format), 1);
         }
         let state = if self.states.len() == 1 { 0 } else { event.partition_among(self.states.len()) };
         let mut event = enricher.enrich(event);
@@ -261,9 +314,9 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
                         Step::Duplicate => epoch.tally.duplicates += 1,
                         Step::Scored(outcome) => {
                             if event.event.kind == Kind::Confirmed && !feed.confirmed {
-                                epoch.tally.note(&message.position.topic, Note::ConfirmedIgnored, 1);
+                                epoch.tally.note(&message.original().topic, Note::ConfirmedIgnored, 1);
                             }
-                            epoch.fan_out(&event, outcome, (message.position, index), (state.scored_at(), now));
+                            epoch.fan_out(&event, outcome, (message, index), (state.scored_at(), now));
                         }
                     }));
                     if scored.is_err() {
@@ -274,6 +327,24 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
                 Found::Unreadable(reason, at) => epoch.park(message, now, (reason, at), hasher),
             }
         }
+    }
+}
+
+/// Why the events of a message are not scored.
+enum Unscored {
+    Skipped(&'static str),
+    /// The reason of its dead letter.
+    Unreadable(&'static str),
+}
+
+/// The events that a message is for; `None`: all.
+const fn share<'m>(message: &Message<'m>) -> Result<Option<&'m Share>, Unscored> {
+    match message.origin {
+        Origin::Here => Ok(None),
+        Origin::Forwarded(Forwarded { is_cut: true, .. }) => Err(Unscored::Unreadable(CUT)),
+        Origin::Forwarded(forwarded) => Ok(Some(&forwarded.share)),
+        Origin::OtherGroup => Err(Unscored::Skipped(OTHER_GROUP)),
+        Origin::Unknown(reason) => Err(Unscored::Unreadable(reason)),
     }
 }
 

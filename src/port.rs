@@ -6,6 +6,7 @@ mod condition;
 mod confirmation;
 mod denylist;
 mod feedback;
+mod forwarded;
 mod handled;
 mod limit;
 mod mistake;
@@ -35,6 +36,7 @@ pub use self::denylist::{Denial, DeniedKey, DenylistRecord};
 pub use self::feedback::{
     FeedbackId, FeedbackKey, FeedbackPlace, FeedbackRecord, FeedbackState, GivenFeedback, SourcePartition, StoredEvent,
 };
+pub use self::forwarded::{Forwarded, Origin, Share, Splitter};
 pub(crate) use self::handled::STATES_MAX;
 pub use self::handled::{Handled, HandledStep, IncidentState};
 pub use self::limit::{Limit, Reached};

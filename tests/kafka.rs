@@ -33,6 +33,7 @@ fn settings(topic: &str) -> KafkaSettings {
         remember_messages_max: 0,
         state_topic: StateTopicUse::Never,
         verdicts_topic: false,
+        rekey: false,
     }
 }
 

@@ -32,6 +32,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         remember_messages_max: 0,
         state_topic: StateTopicUse::Never,
         verdicts_topic: false,
+        rekey: false,
     }
 }
 

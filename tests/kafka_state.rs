@@ -4,22 +4,21 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
 use support::acl::Operation;
 use support::kafka::Kafka;
 use support::observer::Recorder;
-use support::process::{cache, eventually, free_port, keep_secret, read};
+use support::process::{eventually, free_port, keep_secret, read};
+use support::service::{Service, ask, differences, output, replayed, replayed_with, stored, tokenwarden};
 use tokenwarden::checkpoint::Position;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::port::{Polled, Restoration, Snapshots as _, Source as _, StateRestorer};
@@ -44,6 +43,7 @@ fn settings(topic: &str) -> KafkaSettings {
         remember_messages_max: 0,
         state_topic: StateTopicUse::Required,
         verdicts_topic: false,
+        rekey: false,
     }
 }
 
@@ -297,86 +297,6 @@ fn rebuild_reports_its_progress() {
     assert!(end.is_some());
 }
 
-/// The service as a child process.
-struct Service(Child);
-
-impl Service {
-    fn start(folder: &Path) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
-        let child = tokenwarden(folder).args(["run", "--config", "tokenwarden.toml"]).stderr(log).spawn();
-        Self(child.expect("tokenwarden runs"))
-    }
-
-    /// Stops it as an operator does, and waits for its end.
-    fn stop(mut self) {
-        let signal = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        assert!(signal.expect("kill runs").success());
-        self.0.wait().expect("it is gone");
-    }
-
-    fn kill(mut self) {
-        self.0.kill().expect("kill -9");
-        self.0.wait().expect("it is gone");
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn tokenwarden(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwarden"));
-    command.current_dir(folder).env_clear().env("TOKENWARDEN_CACHE", cache());
-    command
-}
-
-fn output(folder: &Path, arguments: &[&str]) -> String {
-    let output = tokenwarden(folder).args(arguments).output().expect("tokenwarden runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Verdict and score of each event, by id.
-type Verdicts = HashMap<String, (String, f64)>;
-
-fn replayed(folder: &Path, file: &str) -> Verdicts {
-    replayed_with(folder, file, &[])
-}
-
-fn replayed_with(folder: &Path, file: &str, options: &[&str]) -> Verdicts {
-    let arguments = ["replay", file, "--config", "tokenwarden.toml", "--store", "none", "--verdicts", "-"];
-    let lines = output(folder, &[&arguments, options].concat());
-    lines
-        .lines()
-        .map(|line| {
-            let verdict: Value = serde_json::from_str(line).expect("a verdict");
-            let text = |field: &str| verdict[field].as_str().expect("text").to_owned();
-            (text("event_id"), (text("verdict"), verdict["score"].as_f64().expect("a score")))
-        })
-        .collect()
-}
-
-fn stored(folder: &Path) -> Verdicts {
-    let sql = "SELECT event_id, verdict, score FROM token_events FINAL";
-    let rows = output(folder, &["sql", "--config", "tokenwarden.toml", "--output", "csv", sql]);
-    let rows = rows.lines().skip(1).map(|row| {
-        let fields: Vec<_> = row.split(',').map(|field| field.trim_matches('"').to_owned()).collect();
-        (fields[0].clone(), (fields[1].clone(), fields[2].parse().expect("a score")))
-    });
-    rows.collect()
-}
-
-/// Events whose verdict or score differs.
-fn differences(one: &Verdicts, other: &Verdicts) -> Vec<String> {
-    let differ = |id: &&String| {
-        let ((verdict, score), found) = (&one[*id], other.get(*id));
-        found.is_none_or(|(other, of_other)| verdict != other || (score - of_other).abs() > 1e-4 * (1.0 + score))
-    };
-    one.keys().filter(differ).cloned().collect()
-}
-
 /// Configures a member in `folder`. Members share the store and the key in `shared`.
 fn configure(folder: &Path, shared: &Path, topic: &str, interval_ms: u32, properties: &str) {
     let (brokers, at, port) = (&KAFKA.brokers, shared.display(), free_port());
@@ -479,15 +399,6 @@ fn service_without_permission_for_snapshots_starts() {
     let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(69), "{reason}");
     assert!(reason.contains("state-forbidden.state`: not created"), "{reason}");
-}
-
-/// The response of the service's HTTP server.
-fn ask(listen: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(listen).expect("the service listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {listen}\r\nConnection: close\r\n\r\n").expect("it is sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("a response");
-    text
 }
 
 #[test]

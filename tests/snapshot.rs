@@ -13,7 +13,7 @@ use tokenwarden::enrich::{Enricher, GeoSettings};
 use tokenwarden::feed::Feed;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
-use tokenwarden::port::{Message, Store};
+use tokenwarden::port::{Message, Origin, Store};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::snapshot::{Extent, RECORD_BYTES_MAX, ReadError, Unreadable};
 use tokenwarden::store::NullStore;
@@ -62,7 +62,14 @@ fn feed(pipeline: &mut Pipeline, partition: &mut Partition, from: usize, events:
         let messages: Vec<_> = positions
             .iter()
             .zip(events)
-            .map(|(position, payload)| Message { position, key: None, payload, logged_at: None, replayed: false })
+            .map(|(position, payload)| Message {
+                position,
+                key: None,
+                payload,
+                logged_at: None,
+                replayed: false,
+                origin: Origin::Here,
+            })
             .collect();
         pipeline.process(partition, &messages, 0, &mut epoch);
     }

@@ -78,6 +78,7 @@ fn replace(kafka: &Kafka) {
         remember_messages_max: 0,
         state_topic: StateTopicUse::Required,
         verdicts_topic: false,
+        rekey: false,
     };
     let name = format!("{TOPIC}-0");
     let topic = StateTopic::open(&settings).expect("the topic of snapshots");

@@ -19,13 +19,15 @@ use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
 use crate::engine;
 use crate::enrich::Enricher;
-use crate::pipeline::{Pipeline, VerdictOutput};
+use crate::pipeline::{Pipeline, SubjectSplitter, VerdictOutput};
 use crate::port::{Clock, FeedbackRecord, Snapshots, Source, StateRestorer, StoreError};
 use crate::retry::RetryPolicy;
+use crate::source::kafka::rekey::{self, Forwarder};
 use crate::source::kafka::{KafkaSettings, KafkaSource, Permitted, StateTopic, StateTopicUse};
 use crate::state_dir::StateDir;
 use crate::store::ClickHouse;
 use crate::telemetry::{self, Condition, Health, Metrics, SystemClock, admin};
+use crate::token::TokenHasher;
 use crate::worker::{
     Environment, FeedbackLog, FeedbackSource, Limits, Reload, RestoredStates, SnapshotSettings, SpoolSettings, Spread,
     Worker,
@@ -109,6 +111,7 @@ fn serve(
         Arc::new(RestoredStates::new(storage.snapshots(), &hasher, clock, metrics, health))
     });
     let (mut source, spread, partitions) = open_source(config, observer.clone(), restored.clone(), storage.as_ref())?;
+    let forwarder = start_forwarder(config, &hasher, &observer)?;
     let feedback = follow_feedback(config, runtime, &clock, &health)?;
     let (denylist, revoker) = (delivery.denylist(), delivery.revoker());
     let incident_tasks = delivery.incident_tasks(config, store, &clock, &health);
@@ -164,10 +167,7 @@ fn serve(
         dir: config.store.spool_dir.clone().unwrap_or_else(|| config.outbox.dir.join("spool")),
         bytes_max: config.store.spool_bytes_max,
     };
-    let output = match &config.source.kafka {
-        Some(kafka) if kafka.verdicts_topic => VerdictOutput::Records,
-        _ => VerdictOutput::None,
-    };
+    let output = verdict_output(config);
     let mut worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
     if let Some(source) = feedback {
         worker = worker.with_feedback(source);
@@ -177,7 +177,7 @@ fn serve(
         worker = worker.with_snapshots(settings).with_restored(restored);
     }
     let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
-    drop(source);
+    drop((source, forwarder));
     runtime.block_on(deliverer.stop(DELIVERER_WAIT));
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
@@ -188,6 +188,22 @@ fn serve(
 fn settings_of(config: &Config, partitions: u32) -> engine::Settings {
     let all = config.engine_settings();
     engine::Settings { memory_bytes_max: all.memory_bytes_max, ..all.for_one_of(partitions) }
+}
+
+/// Form of the verdicts for their topic, if it is configured.
+fn verdict_output(config: &Config) -> VerdictOutput {
+    match &config.source.kafka {
+        Some(kafka) if kafka.verdicts_topic => VerdictOutput::Records,
+        _ => VerdictOutput::None,
+    }
+}
+
+/// Starts to forward messages, if that is configured.
+fn start_forwarder(config: &Config, hasher: &TokenHasher, observer: &Observer) -> Result<Option<Forwarder>, Failure> {
+    let Some(kafka) = config.source.kafka.as_ref().filter(|kafka| kafka.rekey) else { return Ok(None) };
+    let splitter = Box::new(SubjectSplitter::new(kafka.feeds(), hasher));
+    let clock = Arc::clone(&observer.clock);
+    Ok(Some(Forwarder::start(kafka, splitter, Arc::new(observer.clone()), clock)?))
 }
 
 /// Opens the GeoIP files, and logs them.
@@ -250,9 +266,13 @@ impl Storage {
     }
 }
 
-/// The storage of snapshots, if one is configured.
+/// The storage of snapshots, if one is configured. Creates the topic of forwarded messages first, if it is needed.
 fn open_snapshots(config: &Config, health: &Health) -> Result<Option<Storage>, Failure> {
     if let Some(kafka) = &config.source.kafka {
+        // The states are of its partitions.
+        if kafka.rekey {
+            rekey::ensure_topic(kafka)?;
+        }
         match kafka.state_topic {
             StateTopicUse::Required => return Ok(Some(Storage::Topic(StateTopic::open(kafka)?))),
             StateTopicUse::IfPermitted => return Ok(open_if_permitted(kafka, health)?.map(Storage::Topic)),
@@ -312,7 +332,7 @@ fn open_source(
         let topic = storage.and_then(|storage| if let Storage::Topic(topic) = storage { Some(topic) } else { None });
         let source = KafkaSource::restoring(kafka, Arc::new(observer), states, topic)?;
         let partitions = source.partitions();
-        return Ok((Box::new(source), Spread::ByPartition(kafka.feeds()), partitions));
+        return Ok((Box::new(source), Spread::ByPartition(kafka.scored_feeds()), partitions));
     }
     if let Some(file) = &config.source.file {
         let source = open_file(config, file)?;

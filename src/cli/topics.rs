@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback], and <prefix>.breakers if revoke.mode is enforce.
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.rekeyed with rekey, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback], and <prefix>.breakers if revoke.mode is enforce.
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),
@@ -116,12 +116,24 @@ fn keys(kafka: &KafkaSettings, topic: &Topic) -> Result<Option<Finding>, SourceE
     })?;
     let (level, text) = match (events, others) {
         (0, _) => return Ok(None),
+        (_, 0) if kafka.rekey => {
+            let text = format!(
+                "all {events} sampled events are in messages with their subject key, so source.kafka.rekey is not needed"
+            );
+            (Level::Ok, text)
+        }
+        (_, _) if kafka.rekey => {
+            let text = format!(
+                "{others} of {events} sampled events are in messages with another key than their subject key; they are forwarded by subject (source.kafka.rekey)"
+            );
+            (Level::Ok, text)
+        }
         (_, 0) => (Level::Ok, format!("all {events} sampled events are in messages with their subject key")),
         _ => {
             let text = format!(
                 "{others} of {events} sampled events are in messages with another key than their subject key: if a user's \
                  events are in several partitions, each partition has a part of the user's history. Key messages by the \
-                 subject key (docs/event.md, Keys)"
+                 subject key (docs/event.md, Keys), or set source.kafka.rekey = true"
             );
             (Level::Warning, text)
         }

@@ -20,13 +20,7 @@ impl Config {
             return wrong("source", "has both kafka and file; remove one");
         }
         if let Some(kafka) = &self.source.kafka {
-            if kafka.topics.is_empty() {
-                return wrong("source.kafka.topics", "is empty; add at least one topic");
-            }
-            let again = |at: usize| kafka.topics[..at].iter().any(|before| before.topic == kafka.topics[at].topic);
-            if (0..kafka.topics.len()).any(again) {
-                return wrong("source.kafka.topics", "contains a topic twice");
-            }
+            kafka.check_topics().or_else(|problem| wrong("source.kafka.topics", problem))?;
         }
         if let Some(kafka) = &self.source.kafka {
             if let Err(problem) = kafka.check_plaintext() {

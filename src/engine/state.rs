@@ -116,6 +116,11 @@ impl State {
         baselines.fit(others.tenants.pool(tenant), *scored_at, &|baseline| incidents.has(baseline));
     }
 
+    /// Sets whether the next events may confirm uses. The messages of a partition can come from several topics.
+    pub(crate) const fn believe(&mut self, confirmed: bool) {
+        self.settings.confirmed = confirmed;
+    }
+
     pub(crate) const fn settings(&self) -> &Settings {
         &self.settings
     }

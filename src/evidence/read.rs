@@ -14,8 +14,7 @@ const REVOCATIONS_MAX: usize = 500_000;
 
 /// The topics whose `confirmed` events are believed. A producer of another topic could vouch for a theft.
 pub(crate) fn confirming_topics(config: &Config) -> Vec<String> {
-    let topics = config.source.kafka.iter().flat_map(|kafka| &kafka.topics);
-    topics.filter(|topic| topic.feed.confirmed).map(|topic| topic.topic.clone()).collect()
+    config.source.kafka.iter().flat_map(|kafka| kafka.names_in_rows(|feed| feed.confirmed)).collect()
 }
 
 /// Reads the revocations since `since`, milliseconds since the epoch, in event time. Fails if there are more than

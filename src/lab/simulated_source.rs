@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::simulate::{Settings, Simulation, Theft};
 use crate::checkpoint::Position;
-use crate::port::{Message, Polled, Source, SourceError};
+use crate::port::{Message, Origin, Polled, Source, SourceError};
 
 /// Source of simulated events. Calls `P` with the progress after each poll with messages.
 pub(crate) struct SimulatedSource<P> {
@@ -71,7 +71,14 @@ impl<P: FnMut(Progress) + Send> Source for SimulatedSource<P> {
         for line in self.today.get(self.read..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n').take(max) {
             self.read += line.len();
             let payload = line.trim_ascii_end();
-            take(Message { position: &self.position, key: None, payload, logged_at: None, replayed: false });
+            take(Message {
+                position: &self.position,
+                key: None,
+                payload,
+                logged_at: None,
+                replayed: false,
+                origin: Origin::Here,
+            });
             self.position.offset += 1;
             count += 1;
         }

@@ -1,6 +1,6 @@
 //! Results of messages between their processing and their way out.
 
-use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
+use crate::checkpoint::{Checkpoint, DeadLetter, Spot};
 use crate::enrichment::EnrichedEvent;
 use crate::port::{EventRow, Message, Rows, VerdictRecord};
 use crate::tally::Tally;
@@ -84,15 +84,16 @@ impl<R: Rows> Epoch<R> {
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + records + letters
     }
 
-    /// `index`: index of the event in the message at `position`. `scored_at`: event time; `ingested_at`: wall clock.
+    /// `index`: index of the event in `message`. `scored_at`: event time; `ingested_at`: wall clock.
     pub(super) fn fan_out(
         &mut self,
         event: &EnrichedEvent<'_>,
         outcome: Outcome,
-        (position, index): (&Position, u32),
+        (message, index): (&Message<'_>, u32),
         (scored_at, ingested_at): (i64, i64),
     ) {
         self.tally.count(&outcome);
+        let position = message.in_rows();
         self.rows.push_event(&EventRow { event, outcome: &outcome, position, index, scored_at, ingested_at });
         if let Some(verdicts) = &mut self.verdicts {
             wire::verdict::encode(verdicts, event, &outcome);
@@ -103,7 +104,7 @@ impl<R: Rows> Epoch<R> {
             // The line feed.
             json.pop();
             let key = event.event.subject_key();
-            records.push(VerdictRecord { position: position.clone(), index, key, json });
+            records.push(VerdictRecord { position: message.position.clone(), index, key, json });
         }
         if let Some(incident) = outcome.incident {
             self.rows.push_incident(&incident);
@@ -121,7 +122,7 @@ impl<R: Rows> Epoch<R> {
     ) {
         self.tally.dead_letters += 1;
         let letter = DeadLetter {
-            position: message.position.clone(),
+            position: message.original().clone(),
             received_at: now,
             reason,
             at,

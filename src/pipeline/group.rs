@@ -1,12 +1,13 @@
 //! Groups of messages that are processed together.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::checkpoint::{LogTime, Position};
 use crate::engine;
-use crate::port::Message;
+use crate::port::{Forwarded, Message, Origin};
 
 /// Bytes from which no further message is added to a group. Large messages gain nothing from grouping.
 const BYTES_MAX: usize = 256 * 1024;
@@ -26,6 +27,16 @@ struct Part {
     payload: Range<usize>,
     logged_at: Option<LogTime>,
     replayed: bool,
+    origin: Kept,
+}
+
+/// An [`Origin`] that does not borrow.
+#[derive(Debug)]
+enum Kept {
+    Here,
+    Forwarded(Forwarded),
+    OtherGroup,
+    Unknown(&'static str),
 }
 
 impl Group {
@@ -38,7 +49,13 @@ impl Group {
         let key = message.key.map(|key| self.copy(key));
         let payload = self.copy(message.payload);
         let &Message { logged_at, replayed, .. } = message;
-        self.parts.push(Part { position: message.position.clone(), key, payload, logged_at, replayed });
+        let origin = match message.origin {
+            Origin::Here => Kept::Here,
+            Origin::Forwarded(forwarded) => Kept::Forwarded(forwarded.clone()),
+            Origin::OtherGroup => Kept::OtherGroup,
+            Origin::Unknown(reason) => Kept::Unknown(reason),
+        };
+        self.parts.push(Part { position: message.position.clone(), key, payload, logged_at, replayed, origin });
     }
 
     /// Passes the messages to `take` and removes them.
@@ -52,9 +69,15 @@ impl Group {
 
     fn messages(&self) -> SmallVec<[Message<'_>; engine::GROUP]> {
         let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
-        let messages = self.parts.iter().map(|Part { position, key, payload, logged_at, replayed }| {
+        let messages = self.parts.iter().map(|Part { position, key, payload, logged_at, replayed, origin }| {
             let (key, payload) = (key.as_ref().map(bytes), bytes(payload));
-            Message { position, key, payload, logged_at: *logged_at, replayed: *replayed }
+            let origin = match origin {
+                Kept::Here => Origin::Here,
+                Kept::Forwarded(forwarded) => Origin::Forwarded(forwarded),
+                Kept::OtherGroup => Origin::OtherGroup,
+                Kept::Unknown(reason) => Origin::Unknown(reason),
+            };
+            Message { position, key, payload, logged_at: *logged_at, replayed: *replayed, origin }
         });
         messages.collect()
     }
@@ -67,10 +90,20 @@ impl Group {
 }
 
 impl Part {
-    /// Whether the message has the same partition and is replayed, or not, in the same way.
+    /// Whether the message has the same partition and original topic, and is replayed, or not, in the same way.
     fn goes_with(&self, message: &Message<'_>) -> bool {
         let (one, other) = (&self.position, message.position);
-        one.partition == other.partition && one.topic == other.topic && self.replayed == message.replayed
+        one.partition == other.partition
+            && one.topic == other.topic
+            && self.replayed == message.replayed
+            && self.original_topic() == &message.original().topic
+    }
+
+    const fn original_topic(&self) -> &Arc<str> {
+        match &self.origin {
+            Kept::Forwarded(forwarded) => &forwarded.source.topic,
+            Kept::Here | Kept::OtherGroup | Kept::Unknown(_) => &self.position.topic,
+        }
     }
 }
 
@@ -103,7 +136,14 @@ mod tests {
             let payload = if offset == 60 { vec![b'x'; BYTES_MAX] } else { offset.to_string().into_bytes() };
             let position = Position::new("events", partition, offset);
             let logged_at = logged_at(offset);
-            let message = Message { position: &position, key: Some(b"key"), payload: &payload, logged_at, replayed };
+            let message = Message {
+                position: &position,
+                key: Some(b"key"),
+                payload: &payload,
+                logged_at,
+                replayed,
+                origin: Origin::Here,
+            };
             group.add(&message, &mut take);
             given.push((partition, offset, replayed, payload));
         }

@@ -1,5 +1,7 @@
 //! Effects of panics, rejected requests and group sizes.
 
+mod forwarded;
+
 use std::net::IpAddr;
 
 use super::*;
@@ -86,8 +88,14 @@ fn scored(lines: &[String], broken: usize, point: Option<Failpoint>) -> (String,
             failpoint::arm(point);
         }
         let position = Position::new("events", 0, place as i64);
-        let message =
-            Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
+        let message = Message {
+            position: &position,
+            key: None,
+            payload: line.as_bytes(),
+            logged_at: None,
+            replayed: false,
+            origin: Origin::Here,
+        };
         pipeline.process(&mut partition, &[message], 0, &mut epoch);
     }
     let state = format!("{:?}", partition.states().collect::<Vec<_>>());
@@ -103,6 +111,7 @@ fn messages<'a>(payloads: &'a [String], positions: &'a [Position]) -> Vec<Messag
         payload: payload.as_bytes(),
         logged_at: None,
         replayed: false,
+        origin: Origin::Here,
     };
     payloads.iter().zip(positions).map(message).collect()
 }

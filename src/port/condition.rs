@@ -13,6 +13,8 @@ pub enum Condition {
     StateUnavailable,
     /// Baselines are being rebuilt from messages that were committed before.
     Rebuilding,
+    /// Messages are not forwarded to the partitions of their subjects.
+    Forwarder,
     /// A source topic does not exist, or cannot be read.
     SourceTopic,
     /// No Kafka broker has answered for 15 s.
@@ -54,12 +56,13 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
         Self::StateUnavailable,
         Self::Rebuilding,
+        Self::Forwarder,
         Self::SourceTopic,
         Self::Broker,
         Self::Commit,
@@ -89,6 +92,7 @@ impl Condition {
             Self::NoPartitions => "no_partitions",
             Self::StateUnavailable => "state_unavailable",
             Self::Rebuilding => "rebuilding",
+            Self::Forwarder => "forwarder",
             Self::SourceTopic => "source_topic",
             Self::Broker => "broker",
             Self::Commit => "commit",
@@ -119,6 +123,9 @@ impl Condition {
             Self::NoPartitions => "the consumer group has not assigned partitions to this member yet",
             Self::StateUnavailable => "the snapshot of the state cannot be read; the messages of the partition wait",
             Self::Rebuilding => "baselines are being rebuilt from messages of the partitions taken over",
+            Self::Forwarder => {
+                "messages of the source topics are not forwarded to the partitions of their subjects; trying again (see the log)"
+            }
             Self::SourceTopic => "the topic does not exist or cannot be read",
             Self::Broker => "no Kafka broker has answered for 15 s",
             Self::Commit => "the last offset commit failed",

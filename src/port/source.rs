@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Condition;
+use super::forwarded::Origin;
 use crate::checkpoint::{Bookmark, Checkpoint, DeadLetter, LogTime, Position};
 
 /// Maximum size of a record, bytes. A source that splits a stream truncates a longer record to one byte more, so that
@@ -24,6 +25,25 @@ pub struct Message<'a> {
     pub logged_at: Option<LogTime>,
     /// The message was done before this start and is read again to rebuild the state. It has no other effect.
     pub replayed: bool,
+    pub origin: Origin<'a>,
+}
+
+impl Message<'_> {
+    /// Position to which its producer sent the message.
+    pub(crate) const fn original(&self) -> &Position {
+        match self.origin {
+            Origin::Forwarded(forwarded) => &forwarded.source,
+            Origin::Here | Origin::OtherGroup | Origin::Unknown(_) => self.position,
+        }
+    }
+
+    /// Position in the rows of its events.
+    pub(crate) const fn in_rows(&self) -> &Position {
+        match self.origin {
+            Origin::Forwarded(forwarded) => &forwarded.in_rows,
+            Origin::Here | Origin::OtherGroup | Origin::Unknown(_) => self.position,
+        }
+    }
 }
 
 /// The encoded verdict on one event, for a topic.

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::input::{Counted, Input, plain};
 use super::records::Records;
 use crate::checkpoint::{Bookmark, FirstRecord, Position};
-use crate::port::{Message, Polled, Source, SourceError};
+use crate::port::{Message, Origin, Polled, Source, SourceError};
 
 /// Records that one poll skips at most, because an earlier process has read them.
 const SKIPPED_MAX: usize = 1 << 16;
@@ -109,7 +109,14 @@ impl Source for FileSource {
                     continue;
                 }
                 reader.position.offset = number;
-                take(Message { position: &reader.position, payload, key: None, logged_at: None, replayed: false });
+                take(Message {
+                    position: &reader.position,
+                    payload,
+                    key: None,
+                    logged_at: None,
+                    replayed: false,
+                    origin: Origin::Here,
+                });
                 count += 1;
             } else if !reader.ended {
                 let patience = if count == 0 { timeout } else { Duration::ZERO };

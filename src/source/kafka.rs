@@ -17,9 +17,11 @@ mod lookup;
 mod member;
 mod membership;
 mod native;
+mod origin;
 mod own_topic;
 mod owned;
 mod record_topic;
+pub mod rekey;
 mod restore;
 mod resume;
 mod sample;
@@ -44,8 +46,9 @@ use self::connect::{check_topics, is_final, misconfigured};
 pub use self::events::EventTopic;
 use self::letters::DeadLetterTopic;
 use self::lookup::{Lookup, Policy, add};
-use self::member::{Member, Rebalance};
+use self::member::{Member, Rebalance, Role};
 use self::native::Commits;
+use self::origin::Origins;
 use self::owned::{Owned, hand_over, part};
 pub use self::record_topic::RecordTopic;
 use self::resume::First;
@@ -76,7 +79,10 @@ pub struct KafkaSource {
     lookup: Lookup,
     /// `None`: states are not restored.
     restorer: Option<Arc<dyn StateRestorer>>,
-    dead_letters: DeadLetterTopic,
+    /// `None`: the member scores nothing.
+    dead_letters: Option<DeadLetterTopic>,
+    /// `None`: no message was forwarded.
+    origins: Option<Origins>,
     /// `None`: verdicts are not sent.
     verdicts: Option<VerdictTopic>,
     observer: Arc<dyn SourceObserver>,
@@ -143,6 +149,16 @@ impl KafkaSource {
         restorer: Option<Arc<dyn StateRestorer>>,
         state: Option<&StateTopic>,
     ) -> Result<Self, SourceError> {
+        Self::join(settings, Role::Scorer, observer, restorer, state)
+    }
+
+    fn join(
+        settings: &KafkaSettings,
+        role: Role,
+        observer: Arc<dyn SourceObserver>,
+        restorer: Option<Arc<dyn StateRestorer>>,
+        state: Option<&StateTopic>,
+    ) -> Result<Self, SourceError> {
         let mut config = settings.client_config()?;
         config.set("group.id", &settings.group_id);
         for (key, value) in [
@@ -153,8 +169,13 @@ impl KafkaSource {
                 config.set(key, value);
             }
         }
+        if settings.rekey || role == Role::Forwarder {
+            // Copies and offsets of unfinished transactions are not read.
+            config.set("isolation.level", "read_committed");
+        }
         let first = match config.get("auto.offset.reset") {
-            Some("latest" | "largest" | "end") => First::Latest,
+            // All messages of the topic of forwarded messages are ours.
+            Some("latest" | "largest" | "end") if !settings.rekey => First::Latest,
             _ => First::Earliest,
         };
         // Otherwise librdkafka silently continues at the earliest or latest message if an offset is out of range.
@@ -162,13 +183,14 @@ impl KafkaSource {
         // Offsets are committed only by us, after all work for their messages is done.
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-        let member = Member::reporting(Arc::clone(&observer));
+        let member = Member::reporting(Arc::clone(&observer), role);
         let consumer = Arc::new(BaseConsumer::from_config_and_context(&config, member).map_err(misconfigured)?);
         if let Some(state) = state {
             state.bind(&consumer);
         }
         let partitions = check_topics(&consumer, settings)?;
-        let dead_letters = DeadLetterTopic::open(settings, Arc::clone(&observer))?;
+        let is_scorer = role == Role::Scorer;
+        let dead_letters = is_scorer.then(|| DeadLetterTopic::open(settings, Arc::clone(&observer))).transpose()?;
         let verdicts =
             settings.verdicts_topic.then(|| VerdictTopic::open(settings, Arc::clone(&observer))).transpose()?;
         let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
@@ -176,7 +198,7 @@ impl KafkaSource {
             .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
         let commits = Commits::new(Arc::clone(&consumer))
             .ok_or_else(|| SourceError::Unavailable("librdkafka has no memory for a queue".to_owned()))?;
-        let topics: Vec<Arc<str>> = settings.topics.iter().map(|topic| topic.topic.as_str().into()).collect();
+        let topics: Vec<Arc<str>> = settings.scored_topics().into_iter().map(Into::into).collect();
         consumer.subscribe(&topics.iter().map(|topic| &**topic).collect::<Vec<_>>()).map_err(misconfigured)?;
         let closer = Closer(Some(Arc::clone(&consumer)));
         let mut source = Self {
@@ -185,6 +207,7 @@ impl KafkaSource {
             lookup,
             restorer,
             dead_letters,
+            origins: settings.rekey.then(|| Origins::new(settings)),
             verdicts,
             observer,
             topics,
@@ -270,7 +293,7 @@ impl Source for KafkaSource {
         if max > 0
             && let Some(stray) = self.stray.take()
         {
-            hand_over(&mut self.owned, &stray, take);
+            hand_over(&mut self.owned, self.origins.as_ref(), &stray, take);
             count = 1;
         }
         while count < max.max(1) && bytes < POLL_BYTES_MAX {
@@ -281,7 +304,7 @@ impl Source for KafkaSource {
                     break;
                 }
                 Some(Ok(message)) => {
-                    hand_over(&mut self.owned, &message, take);
+                    hand_over(&mut self.owned, self.origins.as_ref(), &message, take);
                     count += 1;
                     bytes += message.payload_len();
                 }
@@ -322,7 +345,9 @@ impl Source for KafkaSource {
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {
-        self.dead_letters.park(letters);
+        if let Some(topic) = &self.dead_letters {
+            topic.park(letters);
+        }
         let mut offsets = TopicPartitionList::with_capacity(checkpoint.next.len());
         for next in &checkpoint.next {
             let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&next.topic, next.partition)) else {
@@ -416,7 +441,9 @@ impl Drop for KafkaSource {
     fn drop(&mut self) {
         // Closing the consumer revokes its partitions once more, when no poll follows.
         self.consumer.context().closing.store(true, Ordering::Relaxed);
-        self.dead_letters.stop();
+        if let Some(topic) = &self.dead_letters {
+            topic.stop();
+        }
         if !self.confirm() {
             // Closing waits up to a minute for the last commit if there is no broker. The process ends anyway.
             std::mem::forget(self.closer.0.take());

@@ -8,7 +8,7 @@ use super::part::{Lent, Ownership, Part};
 use super::restore::{RestoredPartition, RestoredStates};
 use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, STATE_BYTES_MIN, State, TABLES};
-use crate::feed::Feed;
+use crate::feed::{Feed, Feeds};
 use crate::millis::rfc3339;
 use crate::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
 use crate::port::{Message, SavedRows};
@@ -23,7 +23,7 @@ pub enum Spread {
     /// One state per partition of a topic that is keyed by subject, for past events in files.
     BySubject(Feed, u16),
     /// One state per partition of each topic.
-    ByPartition(HashMap<Arc<str>, Feed>),
+    ByPartition(HashMap<Arc<str>, Feeds>),
 }
 
 /// The partitions, see the module documentation.
@@ -205,7 +205,10 @@ impl<R: SavedRows> Partitions<R> {
         match &self.spread {
             Spread::Whole(feed) => pipeline.partition(*feed),
             Spread::BySubject(feed, count) => pipeline.partitions(*feed, *count),
-            Spread::ByPartition(feeds) => pipeline.partition(feeds.get(&position.topic).copied().unwrap_or_default()),
+            Spread::ByPartition(feeds) => match feeds.get(&position.topic) {
+                Some(feeds) => pipeline.partition_of(feeds),
+                None => pipeline.partition(Feed::default()),
+            },
         }
     }
 
@@ -213,8 +216,8 @@ impl<R: SavedRows> Partitions<R> {
     fn restored_partition(&self, position: &Position, pipeline: &Pipeline) -> Option<(Partition, Marker)> {
         let Spread::ByPartition(feeds) = &self.spread else { return None };
         let RestoredPartition { states, marker } = self.restored.as_ref()?.take(&position.topic, position.partition)?;
-        let feed = feeds.get(&position.topic).copied().unwrap_or_default();
-        Some((pipeline.continued(feed, 1, states)?, marker))
+        let feeds = feeds.get(&position.topic).cloned().unwrap_or_default();
+        Some((pipeline.continued(&feeds, 1, states)?, marker))
     }
 
     /// Sum of the counters since the start, without those of a restored state.

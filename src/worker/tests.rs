@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, Clock, EventRow, Notice, Outbox, Rows, StoreError};
+use crate::port::{ActionRow, Clock, EventRow, Notice, Origin, Outbox, Rows, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
@@ -204,7 +204,14 @@ impl Source for TestSource {
         for (partition, payload) in &messages {
             let position = Position::new("t", *partition, self.offset);
             self.offset += 1;
-            take(Message { position: &position, key: None, payload: payload.as_bytes(), logged_at: None, replayed });
+            take(Message {
+                position: &position,
+                key: None,
+                payload: payload.as_bytes(),
+                logged_at: None,
+                replayed,
+                origin: Origin::Here,
+            });
         }
         self.open_max = self.open_max.max(self.offset - self.committed);
         Ok(Polled::Messages(messages.len()))

@@ -7,7 +7,7 @@ use tokenwarden::checkpoint::{LogTime, LogTimeKind, Position};
 use tokenwarden::engine;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
-use tokenwarden::port::Message;
+use tokenwarden::port::{Message, Origin};
 use tokenwarden::store::NullRows;
 use tokenwarden::verdict::RuleId::{ConcurrentUse, UseAfterExpiry, UseAfterRevocation};
 use tokenwarden::verdict::Verdict;
@@ -93,7 +93,14 @@ fn take(
     // The broker's clock is right; a producer's clock equals the times of its events.
     let millis = if forged && logged == Some(LogTimeKind::Append) { own - 400 * DAY } else { own };
     let logged_at = logged.map(|kind| LogTime { millis, kind });
-    let message = Message { position: &position, key: None, payload: payload.as_bytes(), logged_at, replayed: false };
+    let message = Message {
+        position: &position,
+        key: None,
+        payload: payload.as_bytes(),
+        logged_at,
+        replayed: false,
+        origin: Origin::Here,
+    };
     pipeline.process(partition, &[message], super::NOW, epoch);
 }
 

@@ -29,7 +29,7 @@ use tokenwarden::enrich::Enricher;
 use tokenwarden::lab::simulate::{Settings, Simulation};
 use tokenwarden::notify;
 use tokenwarden::pipeline::{Epoch, Pipeline, VerdictOutput};
-use tokenwarden::port::Message;
+use tokenwarden::port::{Message, Origin};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::source::file::FileSource;
 use tokenwarden::store::{NullRows, NullStore};

@@ -140,8 +140,14 @@ fn outputs_contain_no_raw_token() {
     let mut epoch = Epoch::new(NullRows::default()).with_verdicts(VerdictOutput::Lines);
     for (offset, line) in (0..).zip(&lines) {
         let position = Position::new("events", 0, offset);
-        let message =
-            Message { position: &position, key: None, payload: line.as_bytes(), logged_at: None, replayed: false };
+        let message = Message {
+            position: &position,
+            key: None,
+            payload: line.as_bytes(),
+            logged_at: None,
+            replayed: false,
+            origin: Origin::Here,
+        };
         pipeline.process(&mut partition, &[message], NOW, &mut epoch);
     }
     assert_eq!((epoch.tally.events, epoch.tally.dead_letters), (206, 1));

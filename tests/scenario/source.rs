@@ -7,7 +7,7 @@ use tokenwarden::feed::{Feed, Tenant};
 use tokenwarden::format::Format;
 use tokenwarden::notify;
 use tokenwarden::pipeline::{Epoch, Pipeline, VerdictOutput};
-use tokenwarden::port::{Alert, Message, Progress, Revocation};
+use tokenwarden::port::{Alert, Message, Origin, Progress, Revocation};
 use tokenwarden::rule::RuleSet;
 use tokenwarden::sanitize::is_unsafe;
 use tokenwarden::store::NullRows;
@@ -188,8 +188,14 @@ fn process(feed: Feed, messages: &[(Option<&str>, String)]) -> Epoch<NullRows> {
     for (offset, (key, line)) in (0..).zip(messages) {
         let position = Position::new("events", 0, offset);
         let payload = line.as_bytes();
-        let message =
-            Message { position: &position, key: key.map(str::as_bytes), payload, logged_at: None, replayed: false };
+        let message = Message {
+            position: &position,
+            key: key.map(str::as_bytes),
+            payload,
+            logged_at: None,
+            replayed: false,
+            origin: Origin::Here,
+        };
         pipeline.process(&mut partition, &[message], 0, &mut epoch);
     }
     epoch

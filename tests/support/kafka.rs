@@ -270,11 +270,18 @@ impl Kafka {
 
     /// All messages of partition 0 that are in the topic now.
     pub(crate) fn read_all(&self, topic: &str) -> Vec<Read> {
+        self.read_partition(topic, 0)
+    }
+
+    /// All messages of a partition that can be read now, without those of open and aborted transactions.
+    pub(crate) fn read_partition(&self, topic: &str, partition: i32) -> Vec<Read> {
         let mut config = self.client();
         config.set("group.id", format!("reader of all of {topic}")).set("enable.partition.eof", "true");
+        // The result of a commit ends a poll.
+        config.set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().expect("a client");
         let mut start = TopicPartitionList::new();
-        start.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        start.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
         consumer.assign(&start).expect("the topic is read");
         let mut all = Vec::new();
         loop {
@@ -322,6 +329,39 @@ impl Kafka {
         config.set("bootstrap.servers", &self.brokers);
         config
     }
+}
+
+/// A reader of what is appended to `topic` from now on.
+pub(crate) fn end_reader(client: &ClientConfig, topic: &str, partitions: i32) -> BaseConsumer {
+    let consumer: BaseConsumer = client
+        .clone()
+        .set("group.id", "reader of the end")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a client");
+    let mut ends = TopicPartitionList::new();
+    for partition in 0..partitions {
+        let (_, end) =
+            consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).expect("the broker answers");
+        ends.add_partition_offset(topic, partition, Offset::Offset(end)).expect("an offset");
+    }
+    consumer.assign(&ends).expect("the topic is read");
+    consumer
+}
+
+/// Milliseconds from the appending of each original message to now, when its copy is read.
+pub(crate) fn delays(consumer: &BaseConsumer, count: usize) -> Vec<i64> {
+    let mut delays = Vec::new();
+    while delays.len() < count {
+        let message = consumer.poll(Duration::from_secs(20)).expect("a message");
+        // The client retries.
+        let Ok(message) = message else { continue };
+        let read = read_message(&message);
+        let appended = read.headers.iter().find(|(key, _)| key == "source_append_time").map(|(_, value)| value.parse());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_millis();
+        delays.push(now as i64 - appended.expect("a header").unwrap_or(0_i64));
+    }
+    delays
 }
 
 fn read_message(message: &BorrowedMessage<'_>) -> Read {

@@ -16,5 +16,6 @@ pub(crate) mod kafka;
 pub(crate) mod observer;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod service;
 pub(crate) mod smtp;
 pub(crate) mod web;

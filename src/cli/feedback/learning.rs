@@ -41,8 +41,7 @@ impl Rows {
 /// Sources whose format distinguishes an unclear outcome from none. The store has the status 0 for both.
 fn topics_with_unclear_outcomes(config: &Config) -> Vec<String> {
     let has_unclear = |format| matches!(format, Format::Ocsf | Format::Ecs | Format::Okta);
-    let topics = config.source.kafka.iter().flat_map(|kafka| &kafka.topics);
-    let topics = topics.filter(|topic| has_unclear(topic.feed.format)).map(|topic| topic.topic.clone());
+    let topics = config.source.kafka.iter().flat_map(|kafka| kafka.names_in_rows(|feed| has_unclear(feed.format)));
     let file = config.source.file.iter().filter(|file| has_unclear(file.format));
     topics.chain(file.map(|file| file.path.to_string_lossy().into_owned())).collect()
 }

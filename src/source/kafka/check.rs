@@ -52,6 +52,10 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let letters = OwnTopic::letters(settings)?;
     let mut names: Vec<&str> = settings.topics.iter().map(|topic| topic.topic.as_str()).collect();
     ask(&consumer, names.first().copied().unwrap_or(&letters.name), &settings.brokers)?;
+    let rekeyed = OwnTopic::rekeyed(settings)?;
+    if settings.rekey {
+        names.push(&rekeyed.name);
+    }
     names.push(&letters.name);
     let state = StateTopic::name(settings);
     if settings.state_topic != StateTopicUse::Never {
@@ -63,11 +67,13 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
     let configs = configs(&letters, &names);
-    let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings, source_partitions: 0 };
+    let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings, scored_partitions: 0 };
     for (at, (name, found)) in names.iter().zip(&described).enumerate() {
         let config = configs.get(*name).ok_or("their settings may not be read (ACL: DescribeConfigs)");
         if *name == letters.name {
             checked.letters(name, found, config);
+        } else if settings.rekey && *name == rekeyed.name {
+            checked.rekeyed(&rekeyed, found, config);
         } else if settings.state_topic != StateTopicUse::Never && *name == state {
             checked.state(name, found, config);
         } else if settings.verdicts_topic && *name == verdicts {
@@ -85,6 +91,9 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
 /// Creates our own topics if they are missing.
 pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut findings = vec![made(settings, OwnTopic::letters(settings)?, "30 days")?];
+    if settings.rekey {
+        findings.push(made(settings, OwnTopic::rekeyed(settings)?, "7 days, LogAppendTime")?);
+    }
     if settings.verdicts_topic {
         findings.push(made(settings, OwnTopic::verdicts(settings)?, "7 days")?);
     }
@@ -137,8 +146,8 @@ struct Checked<'c> {
     findings: Vec<Finding>,
     consumer: &'c BaseConsumer<Member>,
     settings: &'c KafkaSettings,
-    /// Number of partitions of the largest source topic.
-    source_partitions: usize,
+    /// Number of partitions of the largest topic that is scored.
+    scored_partitions: usize,
 }
 
 impl Checked<'_> {
@@ -204,10 +213,10 @@ impl Checked<'_> {
             }
             return;
         };
-        let (count, of_sources) = (found.partitions.len(), self.source_partitions);
+        let (count, of_sources) = (found.partitions.len(), self.scored_partitions);
         if count < of_sources {
             let why = format!(
-                "{count} partitions, and the largest source topic has {of_sources}: an open snapshot of one partition hides \
+                "{count} partitions, and the largest scored topic has {of_sources}: an open snapshot of one partition hides \
                  newer ones of others. Create it again with {of_sources} partitions; more partitions would orphan snapshots"
             );
             self.add(Level::Warning, name, "partitions", why);
@@ -263,7 +272,9 @@ impl Checked<'_> {
     ) {
         let missing = "does not exist; create it or correct source.kafka.topics";
         let Some(found) = self.exists(name, found, missing) else { return };
-        self.source_partitions = self.source_partitions.max(found.partitions.len());
+        if !self.settings.rekey {
+            self.scored_partitions = self.scored_partitions.max(found.partitions.len());
+        }
         self.permission(name, found.may.map(|may| may.read), "read");
         match config {
             Ok(config) => {
@@ -290,7 +301,54 @@ impl Checked<'_> {
             }
             Err(reason) => self.add(Level::Warning, name, "timestamps", reason),
         }
-        self.offsets(name, found);
+        let is_rebuilt_from_it = !self.settings.rekey;
+        self.offsets(name, found, if is_rebuilt_from_it { self.settings.remember_messages_max } else { 0 });
+    }
+
+    /// Checks the topic of forwarded messages.
+    fn rekeyed(
+        &mut self,
+        topic: &OwnTopic,
+        found: &Result<Description, RDKafkaErrorCode>,
+        config: Result<&ConfigResource, &'static str>,
+    ) {
+        let name = &*topic.name;
+        let missing = "does not exist; `tokenwarden topics create` makes it, and so does `run` if it may";
+        let is_missing = matches!(found, Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+        let Some(found) = self.exists(name, found, missing) else {
+            if let Some(finding) = self.findings.last_mut().filter(|_| is_missing) {
+                finding.repaired_at_start = true;
+            }
+            return;
+        };
+        self.scored_partitions = found.partitions.len();
+        self.permission(name, found.may.map(|may| may.read && may.write), "read and write");
+        match config {
+            Ok(config) => {
+                if value(config, "cleanup.policy").contains("compact") {
+                    let why = "set cleanup.policy=delete: a compacted topic refuses messages without a key";
+                    self.add(Level::Failed, name, "cleanup", why);
+                }
+                if value(config, "message.timestamp.type") != "LogAppendTime" {
+                    let why = "set message.timestamp.type=LogAppendTime: the retention then uses the brokers' clock";
+                    self.add(Level::Warning, name, "timestamps", why);
+                }
+                let needed = topic.message_bytes();
+                let bytes: Option<usize> = value(config, "max.message.bytes").parse().ok();
+                if let (Some(bytes), Some(needed)) = (bytes, needed)
+                    && bytes < needed
+                {
+                    let why = format!(
+                        "max.message.bytes is {bytes}: larger messages of the source topics become dead letters. Set it to at \
+                         least {needed}"
+                    );
+                    self.add(Level::Warning, name, "size", why);
+                }
+                self.replicas(name, found, config, "no message is forwarded", Level::Failed);
+            }
+            Err(reason) => self.add(Level::Warning, name, "cleanup", reason),
+        }
+        self.offsets(name, found, self.settings.remember_messages_max);
     }
 
     /// Checks that the log accepts messages. `few`: the level if replicas are missing at present.
@@ -309,8 +367,8 @@ impl Checked<'_> {
         }
     }
 
-    /// Checks the retention of the log, and that the committed offsets are in it.
-    fn offsets(&mut self, name: &str, found: &Description) {
+    /// Checks that the log retains `remember` messages for rebuilding, and that the committed offsets are in it.
+    fn offsets(&mut self, name: &str, found: &Description, remember: u32) {
         let mut partitions = TopicPartitionList::with_capacity(found.partitions.len());
         for partition in &found.partitions {
             partitions.add_partition(name, partition.number);
@@ -322,7 +380,7 @@ impl Checked<'_> {
             Ok(committed) => committed,
             Err(error) => return self.add(Level::Failed, name, "offsets", error.to_string()),
         };
-        let remember = i64::from(self.settings.remember_messages_max);
+        let remember = i64::from(remember);
         let (mut outside, mut none, mut least) = (Vec::new(), 0, None::<(i64, i32)>);
         for partition in &found.partitions {
             let number = partition.number;

@@ -66,28 +66,28 @@ pub(super) fn misconfigured(error: KafkaError) -> SourceError {
     SourceError::Misconfigured(reason)
 }
 
-/// Requests the metadata of every topic, to report a wrong name, address or password at once. Returns the number of
+/// Requests the metadata of every topic that is scored, to report a wrong name, address or password at once. Returns the number of
 /// partitions of all topics.
 pub(super) fn check_topics(consumer: &BaseConsumer<Member>, settings: &KafkaSettings) -> Result<u32, SourceError> {
     let mut partitions = 0;
     if settings.topics.is_empty() {
         return Err(SourceError::Misconfigured("source.kafka.topics is empty; name at least one topic".to_owned()));
     }
-    for topic in &settings.topics {
-        let metadata = ask(consumer, &topic.topic, &settings.brokers)?;
-        let found = metadata.topics().iter().find(|t| t.name() == topic.topic);
+    for topic in &settings.scored_topics() {
+        let metadata = ask(consumer, topic, &settings.brokers)?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic);
         partitions += found.map_or(0, |topic| topic.partitions().len() as u32);
         let error = found.and_then(MetadataTopic::error);
         match error.map(RDKafkaErrorCode::from) {
             None => {}
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 return Err(SourceError::Unavailable(format!(
-                    "Kafka at {} has no topic `{}`; create it or correct source.kafka.topics",
-                    settings.brokers, topic.topic
+                    "Kafka at {} has no topic `{topic}`; create it or correct source.kafka.topics",
+                    settings.brokers
                 )));
             }
             Some(code) => {
-                return Err(SourceError::Unavailable(format!("Kafka refuses topic `{}`: {code}", topic.topic)));
+                return Err(SourceError::Unavailable(format!("Kafka refuses topic `{topic}`: {code}")));
             }
         }
     }

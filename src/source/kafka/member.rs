@@ -17,6 +17,14 @@ use crate::port::{Condition, SourceObserver};
 /// Brokers that have sent nothing for this long, in microseconds, count as unavailable.
 const SILENCE_US_MAX: i64 = 15_000_000;
 
+/// What a member of the group does with messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Scorer,
+    /// Forwards them, and commits their offsets in transactions.
+    Forwarder,
+}
+
 /// Events for the polling thread.
 #[derive(Default)]
 pub(super) struct Member {
@@ -29,6 +37,8 @@ pub(super) struct Member {
     /// When a broker last sent data, in microseconds of librdkafka's clock; 0 before the first statistics.
     answered_at: AtomicI64,
     observer: Option<Arc<dyn SourceObserver>>,
+    /// Its offsets are committed by a producer, so that the client does not know them.
+    is_forwarder: bool,
 }
 
 /// librdkafka's statistics of the group and its partitions.
@@ -55,8 +65,8 @@ pub(super) enum Rebalance {
 }
 
 impl Member {
-    pub(super) fn reporting(observer: Arc<dyn SourceObserver>) -> Self {
-        Self { observer: Some(observer), ..Self::default() }
+    pub(super) fn reporting(observer: Arc<dyn SourceObserver>, role: Role) -> Self {
+        Self { observer: Some(observer), is_forwarder: role == Role::Forwarder, ..Self::default() }
     }
 
     pub(super) fn take_rebalance(&self) -> Option<Rebalance> {
@@ -112,10 +122,15 @@ impl ClientContext for Member {
         for (name, topic) in &statistics.topics {
             // The number −1 stands for messages without a partition.
             for partition in topic.partitions.values().filter(|partition| partition.partition >= 0) {
-                let is_ours = partition.fetch_state == "active" && partition.consumer_lag >= 0;
-                observer.lag(name, partition.partition, is_ours.then_some(partition.consumer_lag));
                 // Fetched messages that are still queued are not handed over.
                 let handed_over = if partition.fetchq_cnt == 0 { partition.next_offset } else { 0 };
+                let lag = if self.is_forwarder {
+                    partition.ls_offset - handed_over.max(partition.app_offset)
+                } else {
+                    partition.consumer_lag
+                };
+                let is_ours = partition.fetch_state == "active" && lag >= 0;
+                observer.lag(name, partition.partition, is_ours.then_some(lag));
                 status.partitions.push(Fetching {
                     topic: name.clone(),
                     partition: partition.partition,

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, FutureProducer, ProducerContext};
@@ -15,10 +15,12 @@ use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::Quiet;
 use crate::lock::unpoisoned;
-use crate::port::SourceError;
+use crate::port::{BATCH_BYTES_MAX, SourceError};
 
 /// Time limit for the brokers to acknowledge a message that a request waits for, milliseconds.
 pub(super) const ACKNOWLEDGE_WAIT_MS: &str = "10000";
+/// Room for the headers of a forwarded message.
+const HEADER_BYTES: usize = 64 << 10;
 /// Reason if the ACL does not permit writing.
 const FORBIDDEN: &str = "we may not write to it (ACL)";
 
@@ -34,6 +36,8 @@ pub(super) struct OwnTopic {
     pub(super) name: String,
     pub(super) admin: AdminClient<Quiet>,
     retention_ms: &'static str,
+    /// It gets the messages of the sources with more headers.
+    is_rekeyed: bool,
     /// The new topic gets as many partitions as the largest of these topics, and at least one.
     sources: Vec<String>,
 }
@@ -46,14 +50,27 @@ impl OwnTopic {
 
     /// The topic of verdicts: as many partitions as the largest source topic, retention 7 days.
     pub(super) fn verdicts(settings: &KafkaSettings) -> Result<Self, SourceError> {
-        let sources = settings.topics.iter().map(|topic| topic.topic.clone()).collect();
+        let sources = settings.scored_topics();
         Ok(Self { sources, ..Self::open(settings, "verdicts", "604800000")? })
+    }
+
+    /// The topic of forwarded messages: as many partitions as the largest source topic, retention 7 days, the brokers' clock,
+    /// and room for every message that can be decoded.
+    pub(super) fn rekeyed(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        let sources = settings.topics.iter().map(|topic| topic.topic.clone()).collect();
+        Ok(Self { sources, is_rekeyed: true, ..Self::open(settings, "rekeyed", "604800000")? })
     }
 
     fn open(settings: &KafkaSettings, name: &str, retention_ms: &'static str) -> Result<Self, SourceError> {
         let config = settings.client_config()?;
         let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(misconfigured)?;
-        Ok(Self { name: format!("{}.{name}", settings.prefix), admin, retention_ms, sources: Vec::new() })
+        Ok(Self {
+            name: format!("{}.{name}", settings.prefix),
+            admin,
+            retention_ms,
+            is_rekeyed: false,
+            sources: Vec::new(),
+        })
     }
 
     /// Whether the topic can accept messages, as far as metadata shows. Creates the topic if it is missing.
@@ -83,8 +100,26 @@ impl OwnTopic {
             NewTopic::new(&self.name, i32::try_from(partitions).unwrap_or(i32::MAX), TopicReplication::Fixed(-1))
                 .set("cleanup.policy", "delete")
                 .set("retention.ms", self.retention_ms);
+        let bytes = (BATCH_BYTES_MAX + HEADER_BYTES).to_string();
+        let topic = if self.is_rekeyed {
+            topic.set("message.timestamp.type", "LogAppendTime").set("max.message.bytes", &bytes)
+        } else {
+            topic
+        };
         create_topic(&self.admin, &topic).map_err(|error| error.to_string())?;
         Ok(partitions)
+    }
+
+    /// Maximum size of a message of the sources, with room for headers. `None`: the brokers do not report all.
+    pub(super) fn message_bytes(&self) -> Option<usize> {
+        let asked: Vec<_> = self.sources.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+        let found = futures::executor::block_on(self.admin.describe_configs(&asked, &options)).ok()?;
+        let bytes = found.into_iter().map(|config| {
+            let config = config.ok()?;
+            config.get("max.message.bytes")?.value.as_ref()?.parse::<usize>().ok()
+        });
+        Some(bytes.collect::<Option<Vec<_>>>()?.into_iter().max()? + HEADER_BYTES)
     }
 
     fn partitions(&self) -> Result<usize, String> {

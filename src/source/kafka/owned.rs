@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::answer::{Found, Wanted};
+use super::origin::{NoOrigin, Origins};
 use super::resume::Left;
 use super::verdicts::Unacknowledged;
 use crate::checkpoint::{LogTime, LogTimeKind, Position};
-use crate::port::{Message, OffsetGap, SourceObserver};
+use crate::port::{Message, OffsetGap, Origin, SourceObserver};
 
 /// A partition that this member owns.
 pub(super) struct Owned {
@@ -122,7 +123,13 @@ impl Owned {
     }
 }
 
-pub(super) fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, take: &mut dyn FnMut(Message<'_>)) {
+/// Passes `message` to `take`. `origins`: the topics from which it may have been forwarded; `None`: it was not.
+pub(super) fn hand_over(
+    owned: &mut [Owned],
+    origins: Option<&Origins>,
+    message: &impl rdkafka::Message,
+    take: &mut dyn FnMut(Message<'_>),
+) {
     let mut candidates = owned.iter_mut().filter(|owned| owned.is(message.topic(), message.partition()));
     // No longer ours: the next owner reads it.
     let Some(owned) = candidates.next().filter(|owned| owned.is_read) else { return };
@@ -132,13 +139,24 @@ pub(super) fn hand_over(owned: &mut [Owned], message: &impl rdkafka::Message, ta
     if owned.rebuilding {
         owned.rebuilding = owned.next < owned.live_from;
     }
-    take(Message {
-        position: &owned.position,
-        key: Some(message.key().unwrap_or_default()),
-        payload: message.payload().unwrap_or_default(),
-        logged_at: log_time(message.timestamp()),
-        replayed,
-    });
+    let (position, payload) = (&owned.position, message.payload().unwrap_or_default());
+    let Some(origins) = origins else {
+        let (key, logged_at) = (Some(message.key().unwrap_or_default()), log_time(message.timestamp()));
+        return take(Message { position, key, payload, logged_at, replayed, origin: Origin::Here });
+    };
+    // The time of the record and its key are the forwarder's.
+    match origins.read(message.headers(), position) {
+        Ok((forwarded, logged_at)) => {
+            take(Message { position, key: None, payload, logged_at, replayed, origin: Origin::Forwarded(&forwarded) });
+        }
+        Err(none) => {
+            let origin = match none {
+                NoOrigin::OtherGroup => Origin::OtherGroup,
+                NoOrigin::Unknown(reason) => Origin::Unknown(reason),
+            };
+            take(Message { position, key: None, payload, logged_at: None, replayed, origin });
+        }
+    }
 }
 
 /// Text of a partition in reports.

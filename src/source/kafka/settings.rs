@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use url::Url;
 
-use crate::feed::{Feed, Tenant};
+use crate::feed::{Feed, Feeds, Tenant};
 use crate::format::Format;
 use crate::outgoing::is_loopback;
 use crate::port::SourceError;
@@ -47,6 +47,10 @@ pub struct KafkaSettings {
     /// Whether the verdict on each event is sent to the topic `<prefix>.verdicts`.
     #[serde(default)]
     pub verdicts_topic: bool,
+    /// Whether messages are forwarded to the partitions of their subjects in the topic `<prefix>.rekeyed`, and scored from
+    /// there.
+    #[serde(default)]
+    pub rekey: bool,
 }
 
 /// Use of the topic of snapshots: `true`, `false`, or neither in the configuration.
@@ -77,6 +81,64 @@ impl KafkaSettings {
     /// The settings of each topic.
     pub(crate) fn feeds(&self) -> HashMap<Arc<str>, Feed> {
         self.topics.iter().map(|topic| (topic.topic.as_str().into(), topic.feed)).collect()
+    }
+
+    /// The settings of each topic whose messages are scored.
+    pub(crate) fn scored_feeds(&self) -> HashMap<Arc<str>, Feeds> {
+        let feeds = self.feeds();
+        if self.rekey {
+            return HashMap::from([(self.rekeyed().into(), Feeds { own: Feed::default(), forwarded: feeds })]);
+        }
+        feeds.into_iter().map(|(topic, feed)| (topic, feed.into())).collect()
+    }
+
+    /// Name of the topic of forwarded messages.
+    pub(crate) fn rekeyed(&self) -> String {
+        format!("{}.rekeyed", self.prefix)
+    }
+
+    /// The topics whose messages are scored.
+    pub(crate) fn scored_topics(&self) -> Vec<String> {
+        if self.rekey {
+            return vec![self.rekeyed()];
+        }
+        self.topics.iter().map(|topic| topic.topic.clone()).collect()
+    }
+
+    /// Name in rows for the events of `topic` that were forwarded. Not the name of a topic, because it contains a slash.
+    pub(crate) fn forwarded_in_rows(&self, topic: &str) -> String {
+        format!("{}/{topic}", self.rekeyed())
+    }
+
+    /// The names in rows for the events of those topics whose settings `is_wanted` accepts, forwarded or not.
+    pub(crate) fn names_in_rows(&self, is_wanted: impl Fn(Feed) -> bool) -> Vec<String> {
+        let wanted = self.topics.iter().filter(|topic| is_wanted(topic.feed));
+        wanted.flat_map(|Topic { topic, .. }| [topic.clone(), self.forwarded_in_rows(topic)]).collect()
+    }
+
+    /// Settings of the member that forwards messages. It is in the group of the member that scores them, so that the group
+    /// has one offset for each partition of a source topic, whether its messages are forwarded or scored.
+    pub(super) fn of_forwarder(&self) -> Self {
+        let mut settings = Self { rekey: false, verdicts_topic: false, remember_messages_max: 0, ..self.clone() };
+        if let Some(instance) = settings.properties.get_mut("group.instance.id") {
+            instance.push_str("-rekey");
+        }
+        settings
+    }
+
+    /// Checks the list of topics.
+    pub(crate) fn check_topics(&self) -> Result<(), &'static str> {
+        if self.topics.is_empty() {
+            return Err("is empty; add at least one topic");
+        }
+        let again = |at: usize| self.topics[..at].iter().any(|before| before.topic == self.topics[at].topic);
+        if (0..self.topics.len()).any(again) {
+            return Err("contains a topic twice");
+        }
+        if self.rekey && self.topics.iter().any(|topic| topic.topic == self.rekeyed()) {
+            return Err("contains the topic to which source.kafka.rekey forwards; remove it");
+        }
+        Ok(())
     }
 
     /// Checks that credentials are not sent unencrypted to another machine; the error names the property.
@@ -181,4 +243,29 @@ fn name_default() -> String {
 
 const fn remember_default() -> u32 {
     1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rekeying_reads_one_topic_with_the_settings_of_all() {
+        let text = "brokers = 'x'\nprefix = 'tw'\nrekey = true\nverdicts_topic = true\n\
+                    topics = ['a', { topic = 'b', format = 'okta', confirmed = true }]\n\
+                    properties = { 'group.instance.id' = 'one' }";
+        let settings: KafkaSettings = toml::from_str(text).expect("settings");
+        assert_eq!(settings.scored_topics(), ["tw.rekeyed"]);
+        let feeds = settings.scored_feeds();
+        assert_eq!(feeds.len(), 1);
+        let feeds = &feeds["tw.rekeyed"];
+        assert_eq!((feeds.own, &feeds.forwarded), (Feed::default(), &settings.feeds()));
+        // Rows from before rekeying was switched on have the other name.
+        assert_eq!(settings.names_in_rows(|feed| feed.confirmed), ["b", "tw.rekeyed/b"]);
+        let forwarder = settings.of_forwarder();
+        assert_eq!(forwarder.scored_topics(), ["a", "b"]);
+        assert_eq!((forwarder.rekey, forwarder.verdicts_topic), (false, false));
+        assert_eq!(forwarder.group_id, settings.group_id);
+        assert_eq!(forwarder.properties["group.instance.id"], "one-rekey");
+    }
 }

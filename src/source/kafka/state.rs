@@ -33,7 +33,7 @@ use super::connect::{CreateError, check_topics, create_topic, misconfigured};
 use super::member::Member;
 use super::membership::{Membership, left};
 use super::native::describe;
-use super::settings::{ANSWER_WAIT, KafkaSettings, Topic};
+use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::{Log, failed, log_of_client};
 use crate::lock::unpoisoned;
 use crate::port::{
@@ -94,7 +94,7 @@ impl StateTopic {
         format!("{}.state", settings.prefix)
     }
 
-    /// Creates the topic if it is missing, with as many partitions as the source topic with the most.
+    /// Creates the topic if it is missing, with as many partitions as the scored topic with the most.
     pub fn open(settings: &KafkaSettings) -> Result<Self, SourceError> {
         let admin = admin(settings)?;
         let name = Self::name(settings);
@@ -158,13 +158,13 @@ impl StateTopic {
         self.membership.bind(consumer);
     }
 
-    /// The newest snapshot of each partition of the source's topics, by name. Changes nothing.
+    /// The newest snapshot of each partition of the scored topics, by name. Changes nothing.
     pub(crate) fn list(&self, settings: &KafkaSettings) -> Result<NamedSnapshots, SourceError> {
         let admin = admin(settings)?;
         let mut listed = Vec::new();
-        for Topic { topic, .. } in &settings.topics {
-            for partition in 0..count(&admin, topic)? {
-                let name = state_name(topic, partition as i32);
+        for topic in settings.scored_topics() {
+            for partition in 0..count(&admin, &topic)? {
+                let name = state_name(&topic, partition as i32);
                 if let Some(found) = self.find(&name).transpose() {
                     listed.push((name, found));
                 }
@@ -265,7 +265,8 @@ fn known(admin: &AdminClient<Delivered>, topic: &str) -> Result<usize, KafkaErro
 
 /// Creates the topic, with the brokers' default of replicas.
 fn create(admin: &AdminClient<Delivered>, settings: &KafkaSettings) -> Result<(), CreateError> {
-    let counts = settings.topics.iter().map(|topic| known(admin, &topic.topic));
+    let topics = settings.scored_topics();
+    let counts = topics.iter().map(|topic| known(admin, topic));
     let counts: Vec<_> = counts.collect::<Result<_, _>>().map_err(CreateError::Request)?;
     let partitions = counts.into_iter().max().unwrap_or(1).max(1);
     let name = StateTopic::name(settings);

@@ -77,7 +77,7 @@ impl Rig {
             polls_without_room: 0,
             waited: 0,
         };
-        let feeds = HashMap::from([("t".into(), Feed { confirmed: true, ..Feed::default() })]);
+        let feeds = HashMap::from([("t".into(), Feed { confirmed: true, ..Feed::default() }.into())]);
         let worker = Worker::new(pipeline(), Spread::ByPartition(feeds), VerdictOutput::None, environment);
         let mut worker = worker.with_spool(self.spool.clone());
         let done = worker.run(&mut source, &self.stop, &mut |_| Ok(()));

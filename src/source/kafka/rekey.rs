@@ -1,0 +1,196 @@
+//! Forwards messages to the partitions of their subjects, through the topic `<prefix>.rekeyed`.
+//!
+//! A member of the consumer group reads the source topics on a thread of its own. It copies each message to the partitions
+//! that have one of its events, with the origin of the message in headers ([`origin`](super::origin)). Copies and offsets are
+//! one transaction, so each message is forwarded once, in the order of its partition. Another member of the same group, the
+//! [`KafkaSource`](super::KafkaSource) of the worker, reads the copies.
+
+mod session;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::BaseConsumer;
+
+use self::session::{PART, RECOVERED_MS, Refused, Session, Transactions};
+use super::connect::{check_topics, misconfigured};
+use super::member::Member;
+use super::own_topic::OwnTopic;
+use super::settings::{ANSWER_WAIT, KafkaSettings};
+use crate::number::random_id;
+use crate::port::{Clock, Condition, OffsetGap, SourceError, SourceObserver, Splitter};
+use crate::retry::RetryPolicy;
+
+/// Restarts after a failure.
+const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
+/// Time that a stop waits for the last transaction.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+/// Interval in which a restart that waits looks for a stop.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
+
+/// Checks the source topics, and creates the topic of forwarded messages if it is missing.
+pub fn ensure_topic(settings: &KafkaSettings) -> Result<(), SourceError> {
+    const SLICES: u32 = 50;
+    let mut config = settings.client_config()?;
+    config.set("group.id", &settings.group_id);
+    let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
+    check_topics(&consumer, &settings.of_forwarder())?;
+    let topic = OwnTopic::rekeyed(settings)?;
+    let failed = |reason: &str| SourceError::Unavailable(format!("topic `{}`: {reason}", topic.name));
+    let exists = || topic.exists().map_err(|code| failed(&format!("not described: {code}")));
+    if exists()? {
+        return Ok(());
+    }
+    let created = topic.create();
+    created.map_err(|reason| {
+        failed(&format!("it does not exist, and was not created: {reason}; run `tokenwarden topics create`"))
+    })?;
+    // A new topic is not known to all brokers at once.
+    for _ in 0..SLICES {
+        if exists()? {
+            return Ok(());
+        }
+        std::thread::sleep(ANSWER_WAIT / SLICES);
+    }
+    Err(failed("it was created, but we may not see it (ACL: Describe)"))
+}
+
+/// The thread that forwards messages.
+pub struct Forwarder {
+    stop: Arc<AtomicBool>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Forwarder {
+    /// Joins the group and starts the thread. Fails if a topic does not exist, or the brokers refuse transactions. Later
+    /// failures are reported, and forwarding begins again at the committed offsets.
+    pub fn start(
+        settings: &KafkaSettings,
+        splitter: Box<dyn Splitter>,
+        observer: Arc<dyn SourceObserver>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SourceError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (alive, ended) = mpsc::channel();
+        let transactional_id = transactional_id(settings);
+        let (settings, observer) = (settings.clone(), Arc::new(Reports(observer)));
+        let refused = Refused::default();
+        let mut lane = Lane { settings, transactional_id, splitter, observer, clock, stop: Arc::clone(&stop), refused };
+        let first = lane.open()?;
+        std::thread::Builder::new()
+            .name("kafka-rekey".to_owned())
+            .spawn(move || {
+                lane.run(first);
+                drop(alive);
+            })
+            .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
+        Ok(Self { stop, ended })
+    }
+}
+
+impl Drop for Forwarder {
+    /// Completes the open transaction and leaves the group. Waits at most [`STOP_WAIT`].
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.ended.recv_timeout(STOP_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the last messages were not forwarded in time; they are forwarded after the next start");
+        }
+    }
+}
+
+/// The supervised work of the thread.
+struct Lane {
+    settings: KafkaSettings,
+    transactional_id: String,
+    splitter: Box<dyn Splitter>,
+    observer: Arc<Reports>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<AtomicBool>,
+    refused: Refused,
+}
+
+/// With the id of a static member, a restarted member ends the open transaction of its predecessor at once.
+fn transactional_id(settings: &KafkaSettings) -> String {
+    let group = &settings.group_id;
+    match settings.properties.get("group.instance.id") {
+        Some(instance) => format!("{group}-rekey-{instance}"),
+        None => format!("{group}-rekey-{:016x}", random_id()),
+    }
+}
+
+impl Lane {
+    fn open(&self) -> Result<Session, SourceError> {
+        let transactions = Transactions::open(
+            &self.settings,
+            &self.transactional_id,
+            self.refused.one_by_one,
+            Arc::clone(&self.clock),
+        )?;
+        let observer: Arc<dyn SourceObserver> = Arc::clone(&self.observer) as _;
+        Session::open(&self.settings, transactions, observer, Arc::clone(&self.clock))
+    }
+
+    /// Forwards until a stop. Begins again after a failure or a panic.
+    fn run(&mut self, first: Session) {
+        let (mut session, mut failures) = (Some(first), 0);
+        while !self.stop.load(Ordering::Relaxed) {
+            let began = self.clock.now_millis();
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let session = match session.take() {
+                    Some(session) => session,
+                    None => self.open()?,
+                };
+                session.run(&mut *self.splitter, &mut self.refused, &self.stop)
+            }));
+            let reason = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                // The panic is logged with its place.
+                Err(_) => "a panic".to_owned(),
+            };
+            tracing::error!(reason, "messages are not forwarded; beginning again at the committed offsets");
+            self.observer.condition(Condition::Forwarder, PART, true);
+            failures = if self.clock.now_millis() - began >= RECOVERED_MS { 1 } else { failures + 1 };
+            let mut left = RESTART.wait(failures);
+            while !left.is_zero() && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK_WAIT.min(left));
+                left = left.saturating_sub(LOOK_WAIT);
+            }
+        }
+    }
+}
+
+/// Passes the reports of the forwarder on. Conditions that the member which scores messages reports too get a name.
+struct Reports(Arc<dyn SourceObserver>);
+
+impl SourceObserver for Reports {
+    fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        self.0.lag(topic, partition, messages);
+    }
+
+    fn rebuild_left(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        self.0.rebuild_left(topic, partition, messages);
+    }
+
+    fn condition(&self, condition: Condition, part: &str, holds: bool) {
+        let is_shared = matches!(condition, Condition::NoPartitions | Condition::Broker | Condition::Commit);
+        self.0.condition(condition, if is_shared { PART } else { part }, holds);
+    }
+
+    fn gaps(&self, gaps: &[OffsetGap]) {
+        self.0.gaps(gaps);
+    }
+
+    fn letters_dropped(&self, count: u64) {
+        self.0.letters_dropped(count);
+    }
+
+    fn verdicts_dropped(&self, count: u64) {
+        self.0.verdicts_dropped(count);
+    }
+}
