@@ -1,7 +1,7 @@
 //! Memory of a state in floods of events, by group of tables. `cargo bench --bench floods` uses two million events for each
 //! flood and no limit of bytes; `cargo bench --bench floods -- 20000000 1024` uses the given number, and a limit in MiB.
 
-#![allow(clippy::print_stdout, reason = "a bench prints its result")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a bench prints its result")]
 
 #[path = "../tests/support/flood.rs"]
 mod flood;
