@@ -13,6 +13,7 @@ mod outcome;
 mod score;
 mod settings;
 mod state;
+mod trail;
 mod uses;
 
 pub use self::ahead::{GROUP, look_ahead};
@@ -85,6 +86,9 @@ pub fn step(state: &mut State, rules: &RuleSet, enriched: &EnrichedEvent<'_>) ->
         let tenant = state.memory.others.tenants.get(keys.tenant);
         quiet(state, tenant)
     };
+    if state.settings.campaigns && tells_time {
+        trail::follow(state, enriched);
+    }
 
     state.counters.events += 1;
     if !timed {

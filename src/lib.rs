@@ -4,8 +4,8 @@
 //! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
 //! it):
 //!
-//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`checkpoint`], [`snapshot`], [`tally`]
-//! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`appearance`], [`checkpoint`], [`snapshot`], [`tally`]
+//! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`], [`campaign`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
 //! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`repeating`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
@@ -25,6 +25,7 @@
     reason = "the crate is the program, so its documentation has no other readers"
 )]
 
+pub mod appearance;
 pub mod checkpoint;
 pub mod enrichment;
 pub mod event;
@@ -43,6 +44,7 @@ pub mod tally;
 pub mod token;
 pub mod verdict;
 
+pub mod campaign;
 mod decide;
 pub mod detector;
 pub mod engine;

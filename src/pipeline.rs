@@ -317,6 +317,9 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
                                 epoch.tally.note(&message.original().topic, Note::ConfirmedIgnored, 1);
                             }
                             epoch.fan_out(&event, outcome, (message, index), (state.scored_at(), now));
+                            if let Some(appearance) = state.take_appearance() {
+                                epoch.appearances.push(appearance);
+                            }
                         }
                     }));
                     if scored.is_err() {

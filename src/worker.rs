@@ -18,6 +18,7 @@ mod feedback;
 mod handover;
 mod limits;
 mod notices;
+mod options;
 mod outage;
 mod part;
 mod partitions;
@@ -42,9 +43,9 @@ pub use self::partitions::Spread;
 pub(crate) use self::restore::RestoredStates;
 pub(crate) use self::snapshots::SnapshotSettings;
 use self::snapshots::Snapshotter;
-use self::spool::Spool;
 pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
+use crate::campaign::Stage;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::pipeline::{Epoch, Group, Pipeline, VerdictOutput};
@@ -103,6 +104,8 @@ where
     snapshotter: Option<Snapshotter>,
     /// `None`: detection does not learn from feedback.
     feedback: Option<FeedbackScheduler>,
+    /// `None`: campaigns are not searched for, or elsewhere.
+    campaigns: Option<Stage>,
     environment: Environment<S>,
 }
 
@@ -144,37 +147,9 @@ where
             warnings: Warnings::default(),
             snapshotter: None,
             feedback: None,
+            campaigns: None,
             environment,
         }
-    }
-
-    /// Adds a spool on disk for rows that the store does not accept. Without a spool, the source waits.
-    #[must_use]
-    pub(crate) fn with_spool(mut self, settings: SpoolSettings) -> Self {
-        self.backlog.spool_to(Spool::open(settings));
-        self
-    }
-
-    /// Saves the states, and restores that of a source without partitions at the start.
-    #[must_use]
-    pub(crate) fn with_snapshots(mut self, settings: SnapshotSettings) -> Self {
-        let Environment { clock, metrics, health, .. } = &self.environment;
-        self.snapshotter = Some(Snapshotter::new(settings, Arc::clone(clock), Arc::clone(metrics), Arc::clone(health)));
-        self
-    }
-
-    /// Learns from feedback.
-    #[must_use]
-    pub fn with_feedback(mut self, source: FeedbackSource) -> Self {
-        self.feedback = Some(FeedbackScheduler::new(source));
-        self
-    }
-
-    /// Begins partitions with the states that the source has restored.
-    #[must_use]
-    pub(crate) fn with_restored(mut self, restored: Arc<RestoredStates>) -> Self {
-        self.partitions.restore_from(restored);
-        self
     }
 
     /// Runs until the source ends, `stop` is set, or an error is permanent. `observe` receives each epoch after its
@@ -288,7 +263,8 @@ where
     }
 
     fn poll(&mut self, source: &mut dyn Source, room: usize) -> Result<Polled, SourceError> {
-        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, feedback, .. } = self;
+        let Self { pipeline, partitions, group, discarded, taken, taken_at, environment, feedback, campaigns, .. } =
+            self;
         // The clock is read once per poll. It is the ingestion time of rows and does not affect verdicts.
         let now = environment.clock.now_millis();
         environment.health.beat(now);
@@ -313,6 +289,9 @@ where
             }
             *taken += messages.len() as u64;
             owned.take(pipeline, messages, now);
+            if let Some(stage) = campaigns {
+                owned.find_campaigns(stage, &pipeline.rules);
+            }
         };
         let polled = source.poll(room.min(POLL_MESSAGES_MAX), wait, &mut |message| {
             group.add(&message, &mut take);

@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, open_state, start_runtime};
 use super::terminal::{progress_of_bytes, to_stderr};
 use super::{delivery, rule_diff};
+use crate::campaign::Stage;
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
@@ -31,7 +32,7 @@ use crate::store::{ClickHouse, NullStore, StoreSettings};
 use crate::tally::{Note, Tally, Withheld};
 use crate::telemetry::{self, Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
-use crate::wire::Format;
+use crate::wire::{self, Format};
 use crate::worker::{Environment, FeedbackSource, Limits, SnapshotSettings, Spread, Worker, WorkerError};
 
 /// Maximum time at the end for pending alerts and revocations.
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
     /// Compare with the rules in this folder, and print only the alerts that are added, removed or changed.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions", "state", "feedback"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["verdicts", "store", "strict", "partitions", "state", "feedback", "campaigns"])]
     against: Option<PathBuf>,
     /// Simulate a topic with N partitions. Each has its own state and an equal part of the alert budget. Events of one
     /// user go to one partition.
@@ -83,6 +84,11 @@ pub(crate) struct Arguments {
     /// the place where the service learnt it, or else at the time when it was given.
     #[arg(long, value_name = "FILE")]
     feedback: Option<PathBuf>,
+    /// Search for campaigns over the users of all partitions, and write them to this file, as JSON lines. - is standard
+    /// output. The file is the same for each number of partitions. Without this option, detection.campaigns in the
+    /// configuration switches the search on.
+    #[arg(long, value_name = "OUT.ndjson")]
+    campaigns: Option<PathBuf>,
     /// Send alerts and revoke tokens, as far as the configuration allows.
     #[arg(long, requires = "config")]
     enforce: bool,
@@ -143,7 +149,10 @@ where
     let feed = feed(arguments, config);
     let mut source = open_files(arguments)?;
     let mut verdicts =
-        arguments.verdicts.as_deref().map(|out| VerdictFile::create(out, &arguments.files)).transpose()?;
+        arguments.verdicts.as_deref().map(|out| OutputFile::create(out, "verdicts", &arguments.files)).transpose()?;
+    let mut campaigns =
+        arguments.campaigns.as_deref().map(|out| OutputFile::create(out, "campaigns", &arguments.files)).transpose()?;
+    let searches = campaigns.is_some() || config.detection.campaigns;
     let runtime = start_runtime()?;
     let store = Arc::new(open(&runtime)?);
 
@@ -164,7 +173,9 @@ where
     } else {
         (None, None)
     };
-    let pipeline = Pipeline::new(enricher, rules, hasher(arguments, config)?, config.engine_settings());
+    let settings = engine::Settings { campaigns: searches, ..config.engine_settings() };
+    let mode = settings.mode;
+    let pipeline = Pipeline::new(enricher, rules, hasher(arguments, config)?, settings);
     let outside = Environment {
         store,
         outbox,
@@ -179,6 +190,9 @@ where
     let mut worker = Worker::new(pipeline, Spread::BySubject(feed, arguments.partitions), output, outside);
     if let Some(feedback) = feedback {
         worker = worker.with_feedback(FeedbackSource::Past(feedback));
+    }
+    if searches {
+        worker = worker.with_campaigns(Stage::new(mode));
     }
     if let Some(to) = state {
         worker = worker.with_snapshots(SnapshotSettings { to: Arc::new(to), interval_ms: None });
@@ -205,11 +219,23 @@ where
         Err(error) => return Err(error.into()),
     };
     flushed.map_err(|error| Failure::output("the verdicts", &error))?;
+    let found = worker.campaigns();
+    if let Some(file) = &mut campaigns {
+        let mut lines = Vec::new();
+        found.iter().for_each(|campaign| wire::campaign::encode(&mut lines, campaign));
+        let written = file.out.write_all(&lines).and_then(|()| file.out.flush());
+        written.map_err(|error| Failure::output("the campaigns", &error))?;
+    }
     let counters = worker.counters();
     for fault in worker.faults() {
         summary.print(&format!("unreadable: {fault}"));
     }
     summary.finish(&tally, counters, stored);
+    if searches {
+        let victims = found.iter().map(|campaign| campaign.victims.len() as u64).sum();
+        let (incidents, victims) = (counted(found.len() as u64, "incident"), counted(victims, "victim"));
+        summary.print(&format!("campaigns: {incidents} with {victims}"));
+    }
     if arguments.feedback.is_some() {
         let (learnt, left) = (counted(counters.feedback, "record"), worker.feedback_left());
         summary.print(&format!("feedback: {learnt} learnt, {left} not learnt because their place is not in the files"));
@@ -263,22 +289,23 @@ fn hasher(arguments: &Arguments, config: &Config) -> Result<TokenHasher, Failure
     Ok(TokenHasher::new(KEY_OF_REPLAYS).with_ids(config.privacy.token_ids))
 }
 
-/// Output for verdicts.
-struct VerdictFile {
+/// Output for verdicts or campaigns.
+struct OutputFile {
     out: Box<dyn Write>,
 }
 
-impl VerdictFile {
-    fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+impl OutputFile {
+    /// `what`: the name of the option.
+    fn create(path: &Path, what: &str, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Ok(Self { out: Box::new(BufWriter::new(std::io::stdout())) });
         }
         let same = |input: &PathBuf| matches!((std::fs::canonicalize(input), std::fs::canonicalize(path)), (Ok(one), Ok(other)) if one == other);
         if inputs.iter().any(same) {
-            return Err(Failure::Usage(format!("--verdicts would overwrite the input {}", path.display())));
+            return Err(Failure::Usage(format!("--{what} would overwrite the input {}", path.display())));
         }
         let file = File::create(path)
-            .map_err(|error| Failure::Usage(format!("cannot write the verdicts to {}: {error}", path.display())))?;
+            .map_err(|error| Failure::Usage(format!("cannot write the {what} to {}: {error}", path.display())))?;
         Ok(Self { out: Box::new(BufWriter::new(file)) })
     }
 }

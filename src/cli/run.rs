@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
 use super::{delivery, denylist, record_log, signals_receiver, user_api};
+use crate::campaign::Stage;
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
@@ -171,6 +172,9 @@ fn serve(
     let mut worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
     if let Some(source) = feedback {
         worker = worker.with_feedback(source);
+    }
+    if config.detection.campaigns && config.source.file.is_some() {
+        worker = worker.with_campaigns(Stage::new(config.revoke.mode));
     }
     if let (Some(storage), Some(restored)) = (storage, restored) {
         let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };

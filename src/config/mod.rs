@@ -200,6 +200,7 @@ impl Config {
             recent_event_ids_max: self.detection.recent_event_ids_max,
             memory_bytes_max: Some(self.detection.states_bytes()),
             confirmed: false,
+            campaigns: self.detection.campaigns,
             without: Vec::new(),
         }
     }

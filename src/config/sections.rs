@@ -224,6 +224,8 @@ pub(crate) struct Detection {
     pub(crate) recent_event_ids_max: usize,
     /// Memory of the process, MiB. `None`: half of the memory that it can have.
     pub(crate) memory_mib_max: Option<u64>,
+    /// Find campaigns over the users of all partitions.
+    pub(crate) campaigns: bool,
 }
 
 impl Default for Detection {
@@ -240,6 +242,7 @@ impl Default for Detection {
             baselines_max: engine.baselines_max,
             recent_event_ids_max: engine.recent_event_ids_max,
             memory_mib_max: None,
+            campaigns: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::occurrence::baseline_key;
 use super::state::{LOOKS, State};
+use super::trail::trail_key;
 use crate::enrichment::EnrichedEvent;
 use crate::event::Kind;
 
@@ -66,6 +67,18 @@ pub fn look_ahead<'a>(events: impl Iterator<Item = (&'a State, &'a EnrichedEvent
         if visit.is_none() || baseline.token != event.keys.token as u32 {
             touched ^= memory.lineages.get(event.keys.token).copied().unwrap_or_default();
         }
+    }
+    // A trail is written by every use.
+    let follows = |(state, event): &&(&'a State, &'a EnrichedEvent<'a>)| {
+        state.settings.campaigns && event.event.kind.is_sighting()
+    };
+    let trails: SmallVec<[_; GROUP]> = events
+        .iter()
+        .filter(follows)
+        .map(|(State { memory, .. }, event)| (&memory.trails, memory.trails.find(trail_key(&event.keys))))
+        .collect();
+    for (trails, index) in trails {
+        touched ^= index.map_or(0, |index| trails.touch(index));
     }
     let indexes: SmallVec<[_; GROUP]> = users.iter().map(|(users, key)| (users, users.find(*key))).collect();
     for (users, index) in indexes {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub memory_bytes_max: Option<usize>,
     /// Whether `confirmed` events are applied.
     pub confirmed: bool,
+    /// Whether appearances are collected, from which [`crate::campaign`] finds campaigns.
+    pub campaigns: bool,
     /// Detectors that are excluded from the sum, to measure their contribution.
     pub without: Vec<DetectorId>,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             recent_event_ids_max: 1 << 20,
             memory_bytes_max: None,
             confirmed: false,
+            campaigns: false,
             without: Vec::new(),
         }
     }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::clock::Clock;
 use super::counters::Counters;
 use super::settings::Settings;
+use crate::appearance::Appearance;
 use crate::decide::{Budget, Incidents, Thresholds};
-use crate::memory::{Costs, Generations, Limits, Memory, Recent, Usage};
+use crate::memory::{Costs, Generations, Limits, Memory, Recent, Trails, Usage};
 
 /// Open visits checked for their end per event.
 pub(super) const LOOKS: usize = 2;
@@ -24,7 +25,7 @@ const FEEDBACK_MAX: usize = 1 << 16;
 
 /// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
 /// layout changes (a test fails then), or the meaning of a field or of a key.
-pub const STATE_FORMAT: u32 = 5;
+pub const STATE_FORMAT: u32 = 6;
 
 /// State of one partition. All of it is stored in snapshots, without the settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct State {
     /// A restored state has the default ones until [`Self::with_settings`].
     #[serde(skip)]
     pub(super) settings: Settings,
+    /// The appearance of the last event, until it is taken.
+    #[serde(skip)]
+    pub(super) appearance: Option<Box<Appearance>>,
     pub(super) counters: Counters,
     pub(super) memory: Memory,
     pub(super) thresholds: Thresholds,
@@ -56,6 +60,7 @@ impl State {
         let mut incidents = Incidents::default();
         incidents.limit(&limits);
         Self {
+            appearance: None,
             counters: Counters::default(),
             memory: Memory::new(&limits),
             thresholds: Thresholds::new(settings.alert_budget_per_day),
@@ -153,6 +158,12 @@ impl State {
         self.scored_at
     }
 
+    /// The appearance of the event that was scored last, once. `None`: the event is none.
+    #[inline]
+    pub(crate) const fn take_appearance(&mut self) -> Option<Box<Appearance>> {
+        self.appearance.take()
+    }
+
     /// Key of the last event that was scored: of its id and content. `None`: none was.
     #[must_use]
     pub(crate) const fn last_event(&self) -> Option<NonZeroU64> {
@@ -186,7 +197,9 @@ impl State {
 /// Limits of all tables.
 fn limits(settings: &Settings) -> Limits {
     let by_number = Limits::by_number(settings.baselines_max, settings.recent_event_ids_max);
-    let costs = Costs { tables: Memory::COSTS.tables + Incidents::BYTES_MAX, ..Memory::COSTS };
+    let trail = if settings.campaigns { Trails::BYTES_EACH } else { 0 };
+    let (tables, user) = (Memory::COSTS.tables + Incidents::BYTES_MAX, Memory::COSTS.user + trail);
+    let costs = Costs { tables, user, ..Memory::COSTS };
     settings.memory_bytes_max.map_or(by_number, |bytes| by_number.within(bytes, &costs))
 }
 

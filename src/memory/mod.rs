@@ -32,6 +32,7 @@ pub(crate) mod templates;
 pub(crate) mod tenants;
 pub(crate) mod thieves;
 mod touch;
+pub(crate) mod trail;
 mod usage;
 pub(crate) mod user;
 pub(crate) mod users;
@@ -55,10 +56,15 @@ pub(crate) use sighting::{Sighting, Site};
 pub(crate) use templates::Templates;
 pub(crate) use tenants::{Tenant, Tenants};
 pub(crate) use thieves::Thieves;
+pub(crate) use trail::Trail;
 pub use usage::Usage;
 pub(crate) use user::User;
-pub(crate) use users::Users;
+use users::PerUser;
 pub(crate) use visit::{Visit, Visits};
+
+pub(crate) type Users = PerUser<User>;
+/// Empty without [`crate::engine::Settings::campaigns`].
+pub(crate) type Trails = PerUser<Trail>;
 
 /// Maximum number of open visits in a partition.
 const VISITS_OPEN_MAX: usize = 1 << 20;
@@ -84,6 +90,7 @@ pub(crate) struct Others {
 pub(crate) struct Memory {
     pub(crate) baselines: Baselines,
     pub(crate) users: Users,
+    pub(crate) trails: Trails,
     pub(crate) visits: Visits,
     pub(crate) others: Others,
     pub(crate) ends: Ends,
@@ -122,6 +129,7 @@ impl Memory {
         let mut new = Self {
             baselines: Baselines::new(limits),
             users: Users::new(limits.users),
+            trails: Trails::new(limits.users),
             visits: Visits::new(VISITS_OPEN_MAX),
             others: Others::default(),
             ends: Ends::default(),
@@ -140,6 +148,7 @@ impl Memory {
     pub(crate) fn limit(&mut self, limits: &Limits, now: i64, has_incident: &dyn Fn(u64) -> bool) {
         self.baselines.limit(limits, now, has_incident);
         self.users.limit(limits.users, now);
+        self.trails.limit(limits.users, now);
         self.limit_tables(limits);
     }
 
@@ -156,12 +165,12 @@ impl Memory {
 
     /// Use of each group of tables. Takes no time that depends on the number of entries.
     pub(crate) fn usage(&self) -> [(&'static str, Usage); 7] {
-        let Self { baselines, users, visits, others, ends, lineages, expiries, minutes, names, .. } = self;
+        let Self { baselines, users, trails, visits, others, ends, lineages, expiries, minutes, names, .. } = self;
         let tokens = [lineages.usage(), expiries.usage(), minutes.usage(), names.usage()];
         [
             ("baselines", baselines.usage()),
             ("seeds", baselines.seeds.usage()),
-            ("users", users.usage()),
+            ("users", users.usage().plus(trails.usage())),
             ("visits", visits.usage()),
             ("tokens", Usage::of_all(tokens).plus(ends.usage())),
             ("population", others.population.usage()),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::users::OfUser;
 use crate::millis::MINUTE_MS;
 
 /// Networks, client families and countries stored per user.
@@ -31,21 +32,25 @@ const fn day(at: i64) -> u16 {
     (at / (1_440 * MINUTE_MS)) as u16
 }
 
+impl OfUser for User {
+    fn seen(&mut self, at: i64) {
+        self.last_day = self.last_day.max(day(at));
+    }
+
+    /// Visits, halved for each month without access; then the last access.
+    fn retention(&self, now: i64) -> (u16, u16) {
+        let months = u32::from(day(now).saturating_sub(self.last_day)) / 30;
+        (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
+    }
+
+    fn touch(&self) -> u64 {
+        self.touch()
+    }
+}
+
 impl User {
     pub(crate) const fn is_known(&self) -> bool {
         self.visits > 0
-    }
-
-    /// Records an access.
-    pub(super) const fn seen(&mut self, at: i64) {
-        let day = day(at);
-        self.last_day = if day > self.last_day { day } else { self.last_day };
-    }
-
-    /// Value in the choice of the user to evict: visits, halved for each month without access; then the last access.
-    pub(super) fn retention(&self, now: i64) -> (u16, u16) {
-        let months = u32::from(day(now).saturating_sub(self.last_day)) / 30;
-        (self.visits.checked_shr(months).unwrap_or(0), self.last_day)
     }
 
     pub(crate) fn has_network(&self, network: u32) -> bool {

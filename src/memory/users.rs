@@ -1,20 +1,29 @@
-//! Bounded table of all users of a partition.
+//! Bounded tables with a value for each user of a partition.
 
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
 use super::generations::{Map, index_bytes};
 use super::usage::Usage;
-use super::user::User;
 
 /// Number of users that are compared if one must be evicted.
 const NEIGHBOURS: usize = 16;
 
-/// Each user has a fixed index, so that it can be prefetched before a visit needs it.
+/// A value for each user.
+pub(crate) trait OfUser: Copy + Default {
+    /// Records an access at `at`, milliseconds since the epoch.
+    fn seen(&mut self, at: i64);
+    /// Value in the choice of the user to evict, and the day of the last access.
+    fn retention(&self, now: i64) -> (u16, u16);
+    /// Prefetches it. The returned value has no meaning.
+    fn touch(&self) -> u64;
+}
+
+/// Each user has a fixed index, so that it can be prefetched before it is needed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Users {
+pub(crate) struct PerUser<V> {
     indexes: Map<u64, u32>,
-    held: Blocks<User>,
+    held: Blocks<V>,
     /// Keys by index.
     keys: Blocks<u64>,
     /// Index at which the next search for a user to evict begins.
@@ -24,10 +33,10 @@ pub(crate) struct Users {
     evicted: u64,
 }
 
-impl Users {
+impl<V: OfUser> PerUser<V> {
     /// Upper limit of the bytes of a user: itself, its key, and the index while it grows.
     pub(crate) const BYTES_EACH: usize =
-        size_of::<User>() + size_of::<u64>() + index_bytes::<u32>() + size_of::<(u64, u64)>();
+        size_of::<V>() + size_of::<u64>() + index_bytes::<u32>() + size_of::<(u64, u64)>();
 
     /// Above `max` users one of some neighbours is evicted.
     pub(crate) fn new(max: usize) -> Self {
@@ -74,12 +83,12 @@ impl Users {
     }
 
     /// The user of `key`, or an empty one.
-    pub(crate) fn known(&self, key: u64) -> User {
-        self.find(key).map_or_else(User::default, |index| self.held[index as usize])
+    pub(crate) fn known(&self, key: u64) -> V {
+        self.find(key).map_or_else(V::default, |index| self.held[index as usize])
     }
 
     /// The user of `key`; created if there is none. Records the access.
-    pub(crate) fn entry(&mut self, key: u64, at: i64) -> &mut User {
+    pub(crate) fn entry(&mut self, key: u64, at: i64) -> &mut V {
         let index = self.find(key).map_or_else(|| self.make(key, at), |index| index as usize);
         let user = &mut self.held[index];
         user.seen(at);
@@ -88,14 +97,14 @@ impl Users {
 
     fn make(&mut self, key: u64, at: i64) -> usize {
         let index = if self.held.len() < self.max {
-            self.held.push(User::default());
+            self.held.push(V::default());
             self.keys.push(key);
             self.held.len() - 1
         } else {
             let index = self.least(at);
             self.evicted += 1;
             self.indexes.remove(&self.keys[index]);
-            (self.held[index], self.keys[index]) = (User::default(), key);
+            (self.held[index], self.keys[index]) = (V::default(), key);
             index
         };
         self.indexes.insert(key, index as u32);
@@ -114,8 +123,11 @@ impl Users {
 
 #[cfg(test)]
 mod tests {
+    use super::super::User;
     use super::*;
     use crate::millis::DAY_MS;
+
+    type Users = PerUser<User>;
 
     const MONDAY: i64 = 1_790_000_000_000;
 

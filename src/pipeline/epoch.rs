@@ -1,5 +1,6 @@
 //! Results of messages between their processing and their way out.
 
+use crate::appearance::Appearance;
 use crate::checkpoint::{Checkpoint, DeadLetter, Spot};
 use crate::enrichment::EnrichedEvent;
 use crate::port::{EventRow, Message, Rows, VerdictRecord};
@@ -31,6 +32,8 @@ pub struct Epoch<R> {
     pub verdicts: Option<Vec<u8>>,
     /// One record per event, if requested.
     pub(crate) records: Option<Vec<VerdictRecord>>,
+    /// With [`crate::engine::Settings::campaigns`].
+    pub(crate) appearances: Vec<Box<Appearance>>,
     /// Offsets to commit when all results are stored.
     pub(crate) checkpoint: Checkpoint,
     pub tally: Tally,
@@ -44,6 +47,7 @@ impl<R: Rows> Epoch<R> {
             letters: Vec::new(),
             verdicts: None,
             records: None,
+            appearances: Vec::new(),
             checkpoint: Checkpoint::default(),
             tally: Tally::default(),
         }
@@ -68,6 +72,7 @@ impl<R: Rows> Epoch<R> {
     pub(crate) fn clear_published(&mut self) {
         self.incidents.clear();
         self.letters.clear();
+        self.appearances.clear();
         if let Some(verdicts) = &mut self.verdicts {
             verdicts.clear();
         }
@@ -110,6 +115,13 @@ impl<R: Rows> Epoch<R> {
             self.rows.push_incident(&incident);
             self.incidents.push(*incident);
         }
+    }
+
+    /// Adds a change of an incident that is not the result of one event.
+    pub(crate) fn add_incident(&mut self, incident: Incident) {
+        self.tally.incidents += 1;
+        self.rows.push_incident(&incident);
+        self.incidents.push(incident);
     }
 
     /// Makes the message a dead letter, with bearer tokens replaced.

@@ -1,6 +1,7 @@
 //! Decoding of messages into events, and encoding of verdicts.
 
 mod batch;
+pub(crate) mod campaign;
 mod decoded;
 mod envelope;
 mod error;

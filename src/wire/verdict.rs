@@ -107,7 +107,7 @@ fn round(number: f64) -> f64 {
 
 /// Writes a string. In addition to JSON's required escapes, every character is escaped that can control a terminal or
 /// mislead a reader.
-fn text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     if text.as_bytes().iter().all(plain) {

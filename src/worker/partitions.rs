@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::feedback::{Coverage, LearningPartition, Unplaced};
 use super::part::{Lent, Ownership, Part};
 use super::restore::{RestoredPartition, RestoredStates};
+use crate::campaign::Stage;
 use crate::checkpoint::{Checkpoint, Position};
 use crate::engine::{Counters, STATE_BYTES_MIN, State, TABLES};
 use crate::feed::{Feed, Feeds};
 use crate::millis::rfc3339;
 use crate::pipeline::{Epoch, Partition, Pipeline, VerdictOutput};
 use crate::port::{Message, SavedRows};
+use crate::rule::RuleSet;
 use crate::snapshot::{Extent, Marker, ReadError, state_name};
 use crate::telemetry::{Health, Metrics};
 
@@ -366,6 +368,15 @@ impl<R: SavedRows> Owned<R> {
         if std::mem::take(&mut self.is_behind) {
             let (topic, partition, since) = (&*self.topic, self.number, self.memory_since.map(rfc3339));
             tracing::info!(topic, partition, since, "the state is rebuilt");
+        }
+    }
+
+    /// Adds the open appearances to `stage`, and its changes of incidents to the open epoch.
+    pub(super) fn find_campaigns(&mut self, stage: &mut Stage, rules: &RuleSet) {
+        for appearance in std::mem::take(&mut self.open.appearances) {
+            for incident in stage.add(rules, *appearance) {
+                self.open.add_incident(incident);
+            }
         }
     }
 

@@ -247,3 +247,69 @@ fn verdicts_never_overwrite_their_input() {
     assert_eq!(status(&output), 2);
     assert_eq!(std::fs::read_to_string(file).expect("the input"), events(1));
 }
+
+/// Five days of ten users in two tenants, and on the sixth day calls of some of them from other places.
+fn days_and_a_campaign() -> String {
+    let mut lines = Vec::new();
+    let mut call = |minutes: i64, tenant: usize, user: usize, address: &str, endpoint: &str| {
+        let (day, hour, minute) = (minutes / 1_440 + 10, minutes / 60 % 24, minutes % 60);
+        lines.push(format!(
+            r#"{{"event_id":"e{}","timestamp":"2026-11-{day}T{hour:02}:{minute:02}:00Z","token_id":"at-{tenant}-{user}","family_id":"g-{tenant}-{user}","tenant_id":"t{tenant}","user_id":"u{user}","app_id":"plugin","ip_address":"{address}","endpoint":"{endpoint}"}}"#,
+            lines.len()
+        ));
+    };
+    for day in 0..5 {
+        for number in 0..20 {
+            let (tenant, user) = (number % 2, number / 2);
+            let minutes = day * 1_440 + 540 + number as i64;
+            call(minutes, tenant, user, &format!("198.51.{tenant}.{user}"), "/v1/messages");
+        }
+    }
+    let begin = 5 * 1_440 + 540;
+    for user in 0..10 {
+        // The whole tenant moves to another office, with the usual calls.
+        call(begin + user as i64, 1, user, "203.0.113.5", "/v1/messages");
+    }
+    for user in [1, 4, 6, 8] {
+        call(begin + 60 + user as i64, 0, user, "192.0.2.9", "/v1/messages");
+        call(begin + 60 + user as i64, 0, user, "192.0.2.9", "/v2/export");
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn campaigns_are_equal_for_each_number_of_partitions() {
+    let folder = folder();
+    write(folder.path(), "events.ndjson", days_and_a_campaign());
+    let replay = |partitions: &str| {
+        let out = format!("campaigns-{partitions}.ndjson");
+        let output =
+            tokenwarden(folder.path(), &["replay", "events.ndjson", "--partitions", partitions, "--campaigns", &out]);
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).contains("campaigns: 1 incident with 4 victims"), "{}", stderr(&output));
+        std::fs::read_to_string(folder.path().join(out)).expect("the file of campaigns")
+    };
+    let whole = replay("1");
+    assert_eq!(whole.lines().count(), 1, "{whole}");
+    let found: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+    assert_eq!(found["tenant_id"], "t0");
+    let users: Vec<_> = found["victims"].as_array().expect("victims").iter().map(|one| &one["user_id"]).collect();
+    assert_eq!(users, ["u1", "u4", "u6", "u8"]);
+    assert_eq!(found["users"], serde_json::json!({"app_fanout": 4, "ip_fanout": 4}));
+    for partitions in ["2", "4", "7", "64"] {
+        assert_eq!(replay(partitions), whole, "{partitions} partitions");
+    }
+}
+
+#[test]
+fn campaigns_are_not_searched_for_by_default() {
+    let folder = folder();
+    write(folder.path(), "events.ndjson", days_and_a_campaign());
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson", "--campaigns", "events.ndjson"]);
+    assert_eq!(status(&output), 2, "the output is an input");
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson"]);
+    assert!(!stderr(&output).contains("campaigns"), "{}", stderr(&output));
+    write(folder.path(), "on.toml", "[detection]\ncampaigns = true");
+    let output = tokenwarden(folder.path(), &["replay", "events.ndjson", "--config", "on.toml"]);
+    assert!(stderr(&output).contains("campaigns: 1 incident with 4 victims"), "{}", stderr(&output));
+}

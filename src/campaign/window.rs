@@ -1,0 +1,139 @@
+//! Windows of two hours with enough users.
+
+use std::collections::BTreeMap;
+
+use super::evidence::WINDOW_MS;
+use crate::appearance::Appearance;
+use crate::millis::DAY_MS;
+use crate::verdict::RuleId;
+
+/// Appearances that may have one cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// Through one application.
+    App(u64),
+    /// From one address.
+    Address(u32),
+}
+
+impl Group {
+    pub(super) const fn rule(self) -> RuleId {
+        match self {
+            Self::App(_) => RuleId::AppFanout,
+            Self::Address(_) => RuleId::IpFanout,
+        }
+    }
+
+    fn contains(self, appearance: &Appearance) -> bool {
+        match self {
+            Self::App(app) => appearance.app == Some(app),
+            Self::Address(address) => appearance.address == address,
+        }
+    }
+}
+
+/// The appearances of one tenant and day that are in windows with enough users.
+#[derive(Debug, Default)]
+pub(super) struct Qualified<'a> {
+    pub(super) appearances: Vec<&'a Appearance>,
+    /// The largest number of users among these windows.
+    pub(super) users: usize,
+}
+
+/// The members of a group that are in the current window or were in an earlier one, of one tenant.
+#[derive(Debug, Default)]
+struct Members<'a> {
+    /// All of them, by time.
+    all: Vec<&'a Appearance>,
+    /// Those in the window: the indexes of the first and after the last one.
+    begin: usize,
+    end: usize,
+    /// The index after the last one that has qualified.
+    done: usize,
+    /// Users in the window, with the number of appearances of each.
+    users: BTreeMap<u64, usize>,
+}
+
+impl Members<'_> {
+    fn enter(&mut self) {
+        *self.users.entry(self.all[self.end].user).or_default() += 1;
+        self.end += 1;
+    }
+
+    /// Returns whether none is left.
+    fn leave(&mut self) -> bool {
+        let user = self.all[self.begin].user;
+        self.begin += 1;
+        if let Some(count) = self.users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(&user);
+            }
+        }
+        self.begin == self.end
+    }
+}
+
+/// The appearances of `group` in windows that contain the time `at` and have enough users, by `fires`; by tenant and
+/// day. `known`: the appearances on one network. The users of a tenant count, and one user of each other tenant except
+/// one.
+pub(super) fn qualified<'a>(
+    known: &'a BTreeMap<(i64, u64), Appearance>,
+    group: Group,
+    at: i64,
+    fires: &impl Fn(usize) -> bool,
+) -> BTreeMap<(u64, i64), Qualified<'a>> {
+    let near = known.range((at - WINDOW_MS, 0)..=(at + WINDOW_MS, u64::MAX));
+    let near: Vec<&Appearance> = near.map(|(_, near)| near).filter(|near| group.contains(near)).collect();
+    let mut tenants = BTreeMap::<u64, Members<'a>>::new();
+    for appearance in &near {
+        tenants.entry(appearance.tenant).or_default().all.push(appearance);
+    }
+    let mut found = BTreeMap::<(u64, i64), Qualified<'a>>::new();
+    let (mut end, mut present) = (0, 0);
+    for begin in &near {
+        let from = begin.at.millis();
+        if from > at {
+            break;
+        }
+        while let Some(next) = near.get(end).filter(|next| next.at.millis() <= from + WINDOW_MS) {
+            if let Some(members) = tenants.get_mut(&next.tenant) {
+                present += usize::from(members.users.is_empty());
+                members.enter();
+            }
+            end += 1;
+        }
+        if from + WINDOW_MS >= at {
+            let others = present.saturating_sub(2);
+            for (tenant, members) in &mut tenants {
+                let count = members.users.len() + others;
+                if !members.users.is_empty() && fires(count) {
+                    qualify(&mut found, *tenant, members, count);
+                }
+            }
+        }
+        if let Some(members) = tenants.get_mut(&begin.tenant) {
+            present -= usize::from(members.leave());
+        }
+    }
+    found
+}
+
+/// Adds the members in the window that have not qualified yet. A window has members of at most two days: those of its
+/// first and of its last member.
+fn qualify<'a>(found: &mut BTreeMap<(u64, i64), Qualified<'a>>, tenant: u64, members: &mut Members<'a>, users: usize) {
+    for index in members.done.max(members.begin)..members.end {
+        let appearance = members.all[index];
+        found.entry((tenant, day_of(appearance))).or_default().appearances.push(appearance);
+    }
+    members.done = members.done.max(members.end);
+    for index in [members.begin, members.end - 1] {
+        let qualified = found.entry((tenant, day_of(members.all[index]))).or_default();
+        qualified.users = qualified.users.max(users);
+    }
+}
+
+/// Day of the appearance, UTC, since the epoch.
+const fn day_of(appearance: &Appearance) -> i64 {
+    appearance.at.millis().div_euclid(DAY_MS)
+}
