@@ -8,7 +8,7 @@
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`], [`campaign`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
-//! 4. service: [`pipeline`], [`worker`], [`deliver`], [`closing`], [`repeating`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
+//! 4. service: [`pipeline`], [`worker`], [`campaigns`], [`deliver`], [`closing`], [`repeating`], [`by_hand`], [`evidence`], [`gate`], [`listener`], [`user_api`], [`signals_receiver`], [`config`], [`telemetry`]
 //! 5. lab (simulation and evaluation, which the service does not import): [`lab`]
 //! 6. commands: [`cli`]
 //!
@@ -71,6 +71,7 @@ pub mod store;
 pub mod wire;
 
 mod by_hand;
+mod campaigns;
 pub mod cli;
 pub mod closing;
 pub mod config;

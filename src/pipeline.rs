@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use self::epoch::Appeared;
 pub use self::epoch::{Epoch, VerdictOutput};
 use self::feedback::Schedule;
 pub(crate) use self::feedback::{Scheduled, Start};
@@ -318,7 +319,8 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
                             }
                             epoch.fan_out(&event, outcome, (message, index), (state.scored_at(), now));
                             if let Some(appearance) = state.take_appearance() {
-                                epoch.appearances.push(appearance);
+                                let (position, index) = (message.position.clone(), index);
+                                epoch.appearances.push(Appeared { position, index, appearance });
                             }
                         }
                     }));

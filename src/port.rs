@@ -52,7 +52,7 @@ pub use self::snapshots::{
     Restoration, SnapshotError, SnapshotReader, SnapshotWriter, Snapshots, StateRestorer, StoredSnapshot,
 };
 pub(crate) use self::source::{BATCH_BYTES_MAX, RECORD_BYTES_MAX};
-pub use self::source::{GapKind, Message, OffsetGap, Polled, Source, SourceError, SourceObserver, VerdictRecord};
+pub use self::source::{GapKind, Message, OffsetGap, Polled, ResultRecord, Source, SourceError, SourceObserver};
 pub use self::store_error::StoreError;
 pub use self::user::{Reference, UserMessage, UserMessageKind, UserText};
 use crate::checkpoint::{DeadLetter, Position};

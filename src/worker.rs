@@ -48,12 +48,13 @@ use self::warnings::Warnings;
 use crate::campaign::Stage;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
-use crate::pipeline::{Epoch, Group, Pipeline, VerdictOutput};
-use crate::port::{Message, Polled, SavedRows, Source, SourceError, Store};
+use crate::pipeline::{Appeared, Epoch, Group, Pipeline, VerdictOutput};
+use crate::port::{Message, Polled, ResultRecord, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
 use crate::tally::Tally;
 use crate::telemetry::Condition;
 use crate::verdict::Incident;
+use crate::wire;
 
 /// Maximum number of messages per poll.
 const POLL_MESSAGES_MAX: usize = 1_000;
@@ -373,6 +374,10 @@ where
             if let Some(records) = &mut owned.open.records {
                 source.publish(records);
             }
+            if !owned.open.appearances.is_empty() {
+                let key = self.pipeline.key_check();
+                source.announce(&mut owned.open.appearances.drain(..).map(|found| sighting(&found, key)).collect());
+            }
             owned.open.clear_published();
         }
         self.report();
@@ -464,6 +469,18 @@ where
             }
             self.backlog.wait(POLL_WAIT);
         }
+    }
+}
+
+/// The appearance as a message of the topic of sightings.
+fn sighting(appeared: &Appeared, key: u64) -> ResultRecord {
+    let Appeared { position, index, appearance } = appeared;
+    ResultRecord {
+        position: position.clone(),
+        index: *index,
+        // All appearances on one network meet in one partition.
+        key: appearance.network.to_string(),
+        json: wire::sighting::encode(appearance, key),
     }
 }
 

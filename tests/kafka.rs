@@ -34,6 +34,7 @@ fn settings(topic: &str) -> KafkaSettings {
         state_topic: StateTopicUse::Never,
         verdicts_topic: false,
         rekey: false,
+        sightings_topic: false,
     }
 }
 

@@ -14,7 +14,7 @@ use support::kafka::Kafka;
 use support::observer::Recorder;
 use support::process::{cache, eventually, keep_one_rule};
 use tokenwarden::checkpoint::{Checkpoint, DeadLetter, Position};
-use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, Source as _, VerdictRecord};
+use tokenwarden::port::{Condition, GapKind, OffsetGap, Polled, ResultRecord, Source as _};
 use tokenwarden::source::kafka::{self, KafkaSettings, KafkaSource, Level, StateTopicUse, Topic};
 use tokenwarden::wire::Format;
 
@@ -33,6 +33,7 @@ fn settings(kafka: &Kafka, topic: &str) -> KafkaSettings {
         state_topic: StateTopicUse::Never,
         verdicts_topic: false,
         rekey: false,
+        sightings_topic: false,
     }
 }
 
@@ -405,7 +406,7 @@ fn forbidden_verdict_delays_only_the_commit() {
     produce(3);
     let mut member = Member::open(&settings);
     assert_eq!(member.read(3), [0, 1, 2]);
-    let record = |offset, index| VerdictRecord {
+    let record = |offset, index| ResultRecord {
         position: Position::new(topic, 0, offset),
         index,
         key: "user-1".to_owned(),
@@ -441,6 +442,35 @@ fn forbidden_verdict_delays_only_the_commit() {
         assert_eq!(read.headers, headers.map(|(key, value)| (key.to_owned(), value)));
     }
     assert_eq!((read.len(), member.observer.verdicts_dropped()), (2, 0));
+}
+
+#[test]
+fn forbidden_sighting_delays_only_the_commit() {
+    let (topic, sightings) = ("sighted", "sighted.sightings");
+    KAFKA.create_topic(topic, 1);
+    let settings = KafkaSettings { sightings_topic: true, ..guarded(topic) };
+    let findings = kafka::create(&settings).expect("the broker answers");
+    let created = findings.iter().find(|finding| finding.topic == sightings).expect("the topic is created");
+    assert!(created.text.starts_with("created: 1 partition, retention 3 days"), "{}", created.text);
+    let deny = |denied| KAFKA.deny(Operation::RD_KAFKA_ACL_OPERATION_WRITE, sightings, denied);
+    deny(true);
+    produce(&KAFKA, topic, 3);
+    let mut member = Member::open(&settings);
+    assert_eq!(member.read(3), [0, 1, 2]);
+    let record =
+        ResultRecord { position: Position::new(topic, 0, 1), index: 0, key: "60781".to_owned(), json: b"{}".to_vec() };
+    member.source.announce(&mut vec![record]);
+    member.commit(topic, 3, &[]);
+    member.until("the topic is reported", |member| member.observer.holds(Condition::SightingTopic));
+    let committed = || KAFKA.committed(&group(topic), topic);
+    member.until("the message without a sighting is committed", |_| committed() == Some(1));
+    deny(false);
+    member.until("all is committed", |_| committed() == Some(3));
+    assert!(!member.observer.holds(Condition::SightingTopic));
+    let read = KAFKA.consume(sightings, 1);
+    assert_eq!((read[0].key.as_slice(), read[0].payload.as_slice()), (&b"60781"[..], &b"{}"[..]));
+    assert_eq!(read[0].headers[0], ("sighting_id".to_owned(), format!("{topic}/0/1/0")));
+    assert_eq!(member.observer.sightings_dropped(), 0);
 }
 
 #[test]

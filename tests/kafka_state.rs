@@ -44,6 +44,7 @@ fn settings(topic: &str) -> KafkaSettings {
         state_topic: StateTopicUse::Required,
         verdicts_topic: false,
         rekey: false,
+        sightings_topic: false,
     }
 }
 

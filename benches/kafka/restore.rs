@@ -79,6 +79,7 @@ fn replace(kafka: &Kafka) {
         state_topic: StateTopicUse::Required,
         verdicts_topic: false,
         rekey: false,
+        sightings_topic: false,
     };
     let name = format!("{TOPIC}-0");
     let topic = StateTopic::open(&settings).expect("the topic of snapshots");

@@ -152,7 +152,13 @@ impl Found {
         Incident {
             id: self.id(),
             opened_at: self.in_order().next().map_or(last.at, |first| first.at),
-            updated_at: last.at,
+            // The largest, so that the last row in the table `incidents` has all victims.
+            updated_at: self
+                .order
+                .keys()
+                .next_back()
+                .and_then(|(at, _)| Timestamp::from_millis(*at))
+                .unwrap_or(last.at),
             severity: fired().map(|rule| rule.severity).max().unwrap_or(Severity::Medium),
             verdict: Verdict::Alert,
             baseline: BaselineId(last.grant),

@@ -15,7 +15,7 @@ const UNKNOWN: u64 = 0;
 /// The appearances by room. Each known tenant has a room. At the limit, the largest room loses its earliest appearance.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
-    rooms: BTreeMap<u64, BTreeSet<(i64, u64, u32)>>,
+    entries: BTreeMap<u64, BTreeSet<(i64, u64, u32)>>,
     /// Number of appearances by room, network and period of two hours.
     counts: BTreeMap<(u64, u32, i64), usize>,
     len: usize,
@@ -35,7 +35,7 @@ impl Rooms {
         }
         *count += 1;
         self.len += 1;
-        self.rooms.entry(room).or_default().insert((at, event, network));
+        self.entries.entry(room).or_default().insert((at, event, network));
         true
     }
 
@@ -44,10 +44,10 @@ impl Rooms {
         if self.len <= APPEARANCES_MAX {
             return None;
         }
-        let (room, entries) = self.rooms.iter_mut().max_by_key(|(_, entries)| entries.len())?;
+        let (room, entries) = self.entries.iter_mut().max_by_key(|(_, entries)| entries.len())?;
         let (room, (at, event, network)) = (*room, entries.pop_first()?);
         if entries.is_empty() {
-            self.rooms.remove(&room);
+            self.entries.remove(&room);
         }
         let period = (room, network, at.div_euclid(WINDOW_MS));
         if let Some(count) = self.counts.get_mut(&period) {

@@ -2,6 +2,7 @@
 
 mod alert;
 pub(crate) mod breakers;
+mod campaigns;
 mod confirmation;
 mod delivery;
 pub(crate) mod demo;

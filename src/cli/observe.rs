@@ -53,6 +53,45 @@ impl SourceObserver for Observer {
     fn verdicts_dropped(&self, count: u64) {
         self.metrics.verdicts_dropped(count);
     }
+
+    fn sightings_dropped(&self, count: u64) {
+        self.metrics.sightings_dropped(count);
+    }
+}
+
+/// Observer of the topic of sightings. Its conditions do not concern the events.
+#[derive(Clone)]
+pub(super) struct SightingsObserver(pub(super) Observer);
+
+impl SourceObserver for SightingsObserver {
+    fn lag(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        self.0.lag(topic, partition, messages);
+    }
+
+    fn rebuild_left(&self, topic: &str, partition: i32, messages: Option<i64>) {
+        self.0.rebuild_left(topic, partition, messages);
+    }
+
+    fn condition(&self, condition: Condition, _: &str, holds: bool) {
+        // Sightings have no dead letters. A member without partitions, or one that rebuilds them, does its work.
+        let is_trouble = !matches!(
+            condition,
+            Condition::DeadLetterTopic | Condition::NoPartitions | Condition::Rebuilding | Condition::OffsetGap
+        );
+        if is_trouble {
+            self.0.health.set_of(Condition::Campaigns, condition.name(), holds);
+        }
+    }
+
+    fn gaps(&self, gaps: &[OffsetGap]) {
+        self.0.gaps(gaps);
+    }
+
+    fn letters_dropped(&self, _: u64) {}
+
+    fn verdicts_dropped(&self, _: u64) {}
+
+    fn sightings_dropped(&self, _: u64) {}
 }
 
 /// Title and text of a notice.

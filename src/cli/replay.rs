@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::setup::{KEY_OF_REPLAYS, geo_settings, load_rules, open_state, start_runtime};
 use super::terminal::{progress_of_bytes, to_stderr};
 use super::{delivery, rule_diff};
-use crate::campaign::Stage;
+use crate::campaign::{Campaign, Stage};
 use crate::checkpoint::DeadLetter;
 use crate::config::{Config, FileSection};
 use crate::engine;
@@ -150,7 +150,7 @@ where
     let mut source = open_files(arguments)?;
     let mut verdicts =
         arguments.verdicts.as_deref().map(|out| OutputFile::create(out, "verdicts", &arguments.files)).transpose()?;
-    let mut campaigns =
+    let campaigns =
         arguments.campaigns.as_deref().map(|out| OutputFile::create(out, "campaigns", &arguments.files)).transpose()?;
     let searches = campaigns.is_some() || config.detection.campaigns;
     let runtime = start_runtime()?;
@@ -220,11 +220,8 @@ where
     };
     flushed.map_err(|error| Failure::output("the verdicts", &error))?;
     let found = worker.campaigns();
-    if let Some(file) = &mut campaigns {
-        let mut lines = Vec::new();
-        found.iter().for_each(|campaign| wire::campaign::encode(&mut lines, campaign));
-        let written = file.out.write_all(&lines).and_then(|()| file.out.flush());
-        written.map_err(|error| Failure::output("the campaigns", &error))?;
+    if let Some(file) = campaigns {
+        file.write_campaigns(&found).map_err(|error| Failure::output("the campaigns", &error))?;
     }
     let counters = worker.counters();
     for fault in worker.faults() {
@@ -232,24 +229,13 @@ where
     }
     summary.finish(&tally, counters, stored);
     if searches {
-        let victims = found.iter().map(|campaign| campaign.victims.len() as u64).sum();
-        let (incidents, victims) = (counted(found.len() as u64, "incident"), counted(victims, "victim"));
-        summary.print(&format!("campaigns: {incidents} with {victims}"));
+        summary.campaigns(&found);
     }
     if arguments.feedback.is_some() {
         let (learnt, left) = (counted(counters.feedback, "record"), worker.feedback_left());
         summary.print(&format!("feedback: {learnt} learnt, {left} not learnt because their place is not in the files"));
     }
-    let outbox = config.outbox.dir.display();
-    if left > 0 {
-        summary.print(&format!("{left} alerts or revocations wait in {outbox}; the next run delivers them"));
-    }
-    if held > 0 {
-        summary.print(&format!(
-            "{held} alerts or revocations are held in {outbox} (rejected, capped, paused or refused); the next run \
-             retries them"
-        ));
-    }
+    summary.undelivered(left, held, &config.outbox.dir);
     match summary.first_fault(worker.faults()) {
         Some(fault) if arguments.strict => Err(Failure::Input(fault)),
         _ => Ok(()),
@@ -308,6 +294,15 @@ impl OutputFile {
             .map_err(|error| Failure::Usage(format!("cannot write the {what} to {}: {error}", path.display())))?;
         Ok(Self { out: Box::new(BufWriter::new(file)) })
     }
+
+    fn write_campaigns(mut self, campaigns: &[Campaign]) -> std::io::Result<()> {
+        let mut lines = Vec::new();
+        for campaign in campaigns {
+            wire::campaign::encode(&mut lines, campaign);
+        }
+        self.out.write_all(&lines)?;
+        self.out.flush()
+    }
 }
 
 /// Messages on stderr, during the run and at the end.
@@ -361,6 +356,26 @@ impl Summary {
         let first = files.first().or(self.first_letter.as_ref())?;
         let more = self.letters + files.len() as u64 - 1;
         Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
+    }
+
+    /// `left`, `held`: numbers of deliveries that wait and that are held in the folder `outbox`.
+    fn undelivered(&self, left: usize, held: usize, outbox: &Path) {
+        let outbox = outbox.display();
+        if left > 0 {
+            self.print(&format!("{left} alerts or revocations wait in {outbox}; the next run delivers them"));
+        }
+        if held > 0 {
+            self.print(&format!(
+                "{held} alerts or revocations are held in {outbox} (rejected, capped, paused or refused); the next run \
+                 retries them"
+            ));
+        }
+    }
+
+    fn campaigns(&self, found: &[Campaign]) {
+        let victims = found.iter().map(|campaign| campaign.victims.len() as u64).sum();
+        let (incidents, victims) = (counted(found.len() as u64, "incident"), counted(victims, "victim"));
+        self.print(&format!("campaigns: {incidents} with {victims}"));
     }
 
     fn finish(&self, tally: &Tally, counters: engine::Counters, store: &str) {

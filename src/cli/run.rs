@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::failure::Failure;
 use super::observe::Observer;
 use super::setup::{NO_SOURCE, load_rules, open_file, open_state, start_runtime};
-use super::{delivery, denylist, record_log, signals_receiver, user_api};
+use super::{campaigns, delivery, denylist, record_log, signals_receiver, user_api};
 use crate::campaign::Stage;
 use crate::config::Config;
 use crate::config::reload::Follower;
@@ -151,6 +151,7 @@ fn serve(
         runtime.spawn(follower.run());
     }
     incident_tasks.start(runtime.handle());
+    let campaigns = campaigns::start(config, (observer, &hasher, &rules_receiver), (store, runtime.handle()), &stop)?;
     metrics.memory_limits(config.detection.memory_mib() << 20, config.detection.states_bytes() as u64);
     let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
     let outside = Environment {
@@ -169,23 +170,35 @@ fn serve(
         bytes_max: config.store.spool_bytes_max,
     };
     let output = verdict_output(config);
-    let mut worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
+    let worker = Worker::new(pipeline, spread, output, outside).with_spool(spool);
+    let mut worker = with_parts(worker, config, feedback, storage.zip(restored));
+    let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
+    drop((source, forwarder));
+    campaigns::stop(campaigns, &stop);
+    runtime.block_on(deliverer.stop(DELIVERER_WAIT));
+    let tally = done?;
+    tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
+    Ok(())
+}
+
+/// The worker with the configured optional parts.
+fn with_parts(
+    mut worker: Worker<ClickHouse>,
+    config: &Config,
+    feedback: Option<FeedbackSource>,
+    snapshots: Option<(Storage, Arc<RestoredStates>)>,
+) -> Worker<ClickHouse> {
     if let Some(source) = feedback {
         worker = worker.with_feedback(source);
     }
     if config.detection.campaigns && config.source.file.is_some() {
         worker = worker.with_campaigns(Stage::new(config.revoke.mode));
     }
-    if let (Some(storage), Some(restored)) = (storage, restored) {
+    if let Some((storage, restored)) = snapshots {
         let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };
         worker = worker.with_snapshots(settings).with_restored(restored);
     }
-    let done = worker.run(&mut *source, &stop, &mut |_| Ok(()));
-    drop((source, forwarder));
-    runtime.block_on(deliverer.stop(DELIVERER_WAIT));
-    let tally = done?;
-    tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
-    Ok(())
+    worker
 }
 
 /// Settings of the states. All members of the group share the alert budget, and each has its memory for its own partitions.

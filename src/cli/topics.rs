@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.rekeyed with rekey, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback], and <prefix>.breakers if revoke.mode is enforce.
+    /// Create our own topics if they are missing: <prefix>.dead-letters, <prefix>.rekeyed with rekey, <prefix>.state unless snapshots are elsewhere or off, <prefix>.verdicts with verdicts_topic, <prefix>.sightings with detection.campaigns, <prefix>.denylist, <prefix>.silences and <prefix>.feedback if there are [denylist], [silences] and [feedback], and <prefix>.breakers if revoke.mode is enforce.
     Create(Options),
     /// Check that topics exist, may be read or written, keep enough, and that offsets are in the log. Changes nothing.
     Check(Options),

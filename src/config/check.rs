@@ -35,6 +35,7 @@ impl Config {
                 }
             }
         }
+        self.check_campaigns()?;
         if let Err(problem) = self.store.check_cluster() {
             return wrong("store.cluster", problem);
         }
@@ -106,6 +107,16 @@ impl Config {
                 "admin.listen",
                 "is reachable from other machines: set `admin.token_file`, or listen on 127.0.0.1",
             );
+        }
+        Ok(())
+    }
+
+    /// Members compare names by hashes under their key.
+    fn check_campaigns(&self) -> Result<(), (&'static str, String)> {
+        if self.detection.campaigns && self.source.kafka.is_some() && self.privacy.token_key.is_none() {
+            let problem = "with source.kafka needs `privacy.token_key_file`, the same for all members: they compare names by \
+                           hashes under this key";
+            return Err(("detection.campaigns", format!("`detection.campaigns` {problem}")));
         }
         Ok(())
     }

@@ -166,6 +166,9 @@ impl Config {
         {
             kafka.state_topic = StateTopicUse::Never;
         }
+        if let Some(kafka) = &mut config.source.kafka {
+            kafka.sightings_topic = config.detection.campaigns;
+        }
         config.check().map_err(|(key, problem)| config.mistake(key, problem))?;
         config
             .alert
@@ -288,6 +291,7 @@ mod tests {
         insta::assert_snapshot!(mistake("[store]\ncluster = 'c'"), @"etc/tokenwarden.toml:2: `store.cluster` needs a ClickHouse server: set store.url to http(s)://HOST:PORT of a node, or remove it");
         insta::assert_snapshot!(mistake("[store]\nurl = 'http://a:8123'\ncluster = \"c' ON\""), @"etc/tokenwarden.toml:3: `store.cluster` must be the name of a cluster in system.clusters: 1 to 100 letters, digits, `_`, `-`, `.`, or a macro such as {cluster}");
         insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\nstate_topic = true\n[snapshots]\ndir = 'x'"), @"etc/tokenwarden.toml:5: `snapshots.dir` and source.kafka.state_topic are both set; remove one");
+        insta::assert_snapshot!(mistake("[source.kafka]\nbrokers = 'x'\n[detection]\ncampaigns = true"), @"etc/tokenwarden.toml:4: `detection.campaigns` with source.kafka needs `privacy.token_key_file`, the same for all members: they compare names by hashes under this key");
         insta::assert_snapshot!(mistake("admin = 5"), @"etc/tokenwarden.toml:1: `admin` must be a section, not integer `5`");
     }
 

@@ -1,9 +1,9 @@
 //! Results of messages between their processing and their way out.
 
 use crate::appearance::Appearance;
-use crate::checkpoint::{Checkpoint, DeadLetter, Spot};
+use crate::checkpoint::{Checkpoint, DeadLetter, Position, Spot};
 use crate::enrichment::EnrichedEvent;
-use crate::port::{EventRow, Message, Rows, VerdictRecord};
+use crate::port::{EventRow, Message, ResultRecord, Rows};
 use crate::tally::Tally;
 use crate::token::TokenHasher;
 use crate::verdict::{Incident, Outcome};
@@ -20,6 +20,15 @@ pub enum VerdictOutput {
     Records,
 }
 
+/// An appearance and the place of its event.
+#[derive(Debug)]
+pub(crate) struct Appeared {
+    /// Position of the message that contains the event, and the event's index in it.
+    pub(crate) position: Position,
+    pub(crate) index: u32,
+    pub(crate) appearance: Box<Appearance>,
+}
+
 /// Results of some messages that have not left the worker yet.
 pub struct Epoch<R> {
     /// Encoded rows for the store.
@@ -31,9 +40,9 @@ pub struct Epoch<R> {
     /// One JSON line per event, if requested.
     pub verdicts: Option<Vec<u8>>,
     /// One record per event, if requested.
-    pub(crate) records: Option<Vec<VerdictRecord>>,
+    pub(crate) records: Option<Vec<ResultRecord>>,
     /// With [`crate::engine::Settings::campaigns`].
-    pub(crate) appearances: Vec<Box<Appearance>>,
+    pub(crate) appearances: Vec<Appeared>,
     /// Offsets to commit when all results are stored.
     pub(crate) checkpoint: Checkpoint,
     pub tally: Tally,
@@ -85,7 +94,7 @@ impl<R: Rows> Epoch<R> {
     /// Size of rows, verdicts and dead letters, bytes.
     pub(crate) fn bytes(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
-        let records: usize = self.records.iter().flatten().map(VerdictRecord::bytes).sum();
+        let records: usize = self.records.iter().flatten().map(ResultRecord::bytes).sum();
         self.rows.bytes() + self.verdicts.as_ref().map_or(0, Vec::len) + records + letters
     }
 
@@ -109,7 +118,7 @@ impl<R: Rows> Epoch<R> {
             // The line feed.
             json.pop();
             let key = event.event.subject_key();
-            records.push(VerdictRecord { position: message.position.clone(), index, key, json });
+            records.push(ResultRecord { position: message.position.clone(), index, key, json });
         }
         if let Some(incident) = outcome.incident {
             self.rows.push_incident(&incident);

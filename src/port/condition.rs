@@ -27,6 +27,10 @@ pub enum Condition {
     DeadLetterTopic,
     /// The topic of verdicts does not take messages. Offsets are not committed.
     VerdictTopic,
+    /// The topic of sightings does not take appearances. Offsets are not committed.
+    SightingTopic,
+    /// Sightings cannot be read, or not all of them can be used.
+    Campaigns,
     /// ClickHouse does not take rows.
     Store,
     /// The spool of rows for ClickHouse is full, or its disk fails.
@@ -56,7 +60,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -69,6 +73,8 @@ impl Condition {
         Self::OffsetGap,
         Self::DeadLetterTopic,
         Self::VerdictTopic,
+        Self::SightingTopic,
+        Self::Campaigns,
         Self::Store,
         Self::SpoolFull,
         Self::Outbox,
@@ -99,6 +105,8 @@ impl Condition {
             Self::OffsetGap => "offset_gap",
             Self::DeadLetterTopic => "dead_letter_topic",
             Self::VerdictTopic => "verdict_topic",
+            Self::SightingTopic => "sighting_topic",
+            Self::Campaigns => "campaigns",
             Self::Store => "store",
             Self::SpoolFull => "spool_full",
             Self::Outbox => "outbox",
@@ -134,6 +142,12 @@ impl Condition {
             Self::VerdictTopic => {
                 "the topic of verdicts cannot be written; verdicts wait, and offsets are not committed"
             }
+            Self::SightingTopic => {
+                "the topic of sightings cannot be written; appearances wait, and offsets are not committed"
+            }
+            Self::Campaigns => {
+                "sightings cannot be read or used (see the log); campaigns over several partitions are not found"
+            }
             Self::Store => "ClickHouse is unavailable",
             Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
             Self::Outbox => "the outbox cannot be written",
@@ -156,7 +170,7 @@ impl Condition {
 
     /// Whether `/readyz` succeeds although it holds: the service does its work, and waiting would not end the condition.
     pub(crate) const fn is_degradation(self) -> bool {
-        matches!(self, Self::SnapshotsOff | Self::Silences | Self::Feedback | Self::Breakers)
+        matches!(self, Self::SnapshotsOff | Self::Silences | Self::Feedback | Self::Breakers | Self::Campaigns)
     }
 
     /// Whether a restart of the process repairs it, so that `/healthz` fails too.

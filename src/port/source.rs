@@ -46,20 +46,20 @@ impl Message<'_> {
     }
 }
 
-/// The encoded verdict on one event, for a topic.
+/// An encoded result of one event, for a topic: its verdict, or its appearance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerdictRecord {
+pub struct ResultRecord {
     /// Position of the message that contains the event.
     pub position: Position,
     /// Index of the event in the message, from 0.
     pub index: u32,
-    /// The subject key of the event.
+    /// The subject key of the event; for an appearance, its network.
     pub key: String,
     /// One JSON object.
     pub json: Vec<u8>,
 }
 
-impl VerdictRecord {
+impl ResultRecord {
     /// Size in memory, bytes.
     pub(crate) const fn bytes(&self) -> usize {
         size_of::<Self>() + self.key.len() + self.json.len()
@@ -160,6 +160,8 @@ pub trait SourceObserver: Send + Sync {
     fn letters_dropped(&self, count: u64);
     /// Number of verdicts that were not sent to their topic.
     fn verdicts_dropped(&self, count: u64);
+    /// Number of appearances that were not sent to their topic.
+    fn sightings_dropped(&self, count: u64);
 }
 
 /// Source of messages, polled by one thread. The default implementations are for sources without partitions, such as
@@ -172,8 +174,13 @@ pub trait Source: Send {
 
     /// Sends `verdicts` to the topic of verdicts, without waiting. The offsets after their messages are committed only when
     /// the brokers have the verdicts. A source without such a topic discards them.
-    fn publish(&mut self, verdicts: &mut Vec<VerdictRecord>) {
+    fn publish(&mut self, verdicts: &mut Vec<ResultRecord>) {
         verdicts.clear();
+    }
+
+    /// Sends appearances to the topic of sightings, as [`Self::publish`] does with verdicts.
+    fn announce(&mut self, sightings: &mut Vec<ResultRecord>) {
+        sightings.clear();
     }
 
     /// Commits offsets and sends `letters` to the dead-letter topic, without waiting for either. Everything before the

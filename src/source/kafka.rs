@@ -23,12 +23,13 @@ mod owned;
 mod record_topic;
 pub mod rekey;
 mod restore;
+mod results;
 mod resume;
 mod sample;
 mod settings;
+mod sightings;
 mod state;
 mod state_log;
-mod verdicts;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -51,15 +52,15 @@ use self::native::Commits;
 use self::origin::Origins;
 use self::owned::{Owned, hand_over, part};
 pub use self::record_topic::RecordTopic;
+use self::results::{ResultKind, ResultTopic};
 use self::resume::First;
 pub(crate) use self::sample::sample;
 pub use self::settings::KafkaSettings;
 pub use self::settings::StateTopicUse;
 pub use self::settings::Topic;
 pub use self::state::{Permitted, StateTopic};
-use self::verdicts::VerdictTopic;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
-use crate::port::{Condition, Message, Polled, Source, SourceError, SourceObserver, StateRestorer, VerdictRecord};
+use crate::port::{Condition, Message, Polled, ResultRecord, Source, SourceError, SourceObserver, StateRestorer};
 
 /// Bytes of messages after which a poll ends, to bound an epoch of large messages.
 const POLL_BYTES_MAX: usize = 8 << 20;
@@ -83,8 +84,8 @@ pub struct KafkaSource {
     dead_letters: Option<DeadLetterTopic>,
     /// `None`: no message was forwarded.
     origins: Option<Origins>,
-    /// `None`: verdicts are not sent.
-    verdicts: Option<VerdictTopic>,
+    /// Topics to which results are sent.
+    results: Vec<ResultTopic>,
     observer: Arc<dyn SourceObserver>,
     topics: Vec<Arc<str>>,
     owned: Vec<Owned>,
@@ -191,8 +192,12 @@ impl KafkaSource {
         let partitions = check_topics(&consumer, settings)?;
         let is_scorer = role == Role::Scorer;
         let dead_letters = is_scorer.then(|| DeadLetterTopic::open(settings, Arc::clone(&observer))).transpose()?;
-        let verdicts =
-            settings.verdicts_topic.then(|| VerdictTopic::open(settings, Arc::clone(&observer))).transpose()?;
+        let kinds = [
+            settings.verdicts_topic.then_some(ResultKind::Verdicts),
+            settings.sightings_topic.then_some(ResultKind::Sightings),
+        ];
+        let open = |kind| ResultTopic::open(kind, settings, Arc::clone(&observer));
+        let results = kinds.into_iter().flatten().map(open).collect::<Result<_, _>>()?;
         let policy = Policy { remember_messages_max: settings.remember_messages_max.into(), first };
         let lookup = Lookup::start(&consumer, policy, restorer.as_ref())
             .map_err(|error| SourceError::Unavailable(format!("cannot start a thread: {error}")))?;
@@ -208,7 +213,7 @@ impl KafkaSource {
             restorer,
             dead_letters,
             origins: settings.rekey.then(|| Origins::new(settings)),
-            verdicts,
+            results,
             observer,
             topics,
             owned: Vec::new(),
@@ -268,6 +273,19 @@ impl KafkaSource {
         matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
     }
 
+    /// Sends results to their topic. Without one, they are dropped.
+    fn send(&mut self, kind: ResultKind, records: &mut Vec<ResultRecord>) {
+        let Some(topic) = self.results.iter_mut().find(|topic| topic.kind() == kind) else { return records.clear() };
+        for record in records.drain(..) {
+            let Position { topic: name, partition, offset, .. } = record.position.clone();
+            let number = topic.queue(record);
+            if let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&name, partition)) {
+                owned.unacknowledged.add(kind, number, offset);
+            }
+        }
+        self.send_results();
+    }
+
     /// The error with librdkafka's last log line, which often is the cause.
     fn unavailable(&self, error: &KafkaError) -> SourceError {
         SourceError::Unavailable(self.consumer.context().explained(&error.to_string()))
@@ -282,7 +300,7 @@ impl Source for KafkaSource {
         take: &mut dyn FnMut(Message<'_>),
     ) -> Result<Polled, SourceError> {
         self.take_commits();
-        self.send_verdicts();
+        self.send_results();
         if let Some(status) = self.consumer.context().take_status() {
             self.look_at(&status);
         }
@@ -375,16 +393,12 @@ impl Source for KafkaSource {
             .map_err(|code| SourceError::Unavailable(self.consumer.context().explained(&code.to_string())))
     }
 
-    fn publish(&mut self, verdicts: &mut Vec<VerdictRecord>) {
-        let Some(topic) = &mut self.verdicts else { return verdicts.clear() };
-        for record in verdicts.drain(..) {
-            let Position { topic: name, partition, offset, .. } = record.position.clone();
-            let number = topic.queue(record);
-            if let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&name, partition)) {
-                owned.unacknowledged.add(number, offset);
-            }
-        }
-        self.send_verdicts();
+    fn publish(&mut self, verdicts: &mut Vec<ResultRecord>) {
+        self.send(ResultKind::Verdicts, verdicts);
+    }
+
+    fn announce(&mut self, sightings: &mut Vec<ResultRecord>) {
+        self.send(ResultKind::Sightings, sightings);
     }
 
     fn is_committed(&self, checkpoint: &Checkpoint) -> bool {

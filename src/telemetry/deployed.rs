@@ -42,6 +42,7 @@ fn everything() -> String {
         resumed: 1,
         end: 2,
     });
+    metrics.sightings("read", 1);
     metrics.snapshot_age("t-0", Some(1));
     metrics.snapshot_stored("t-0", 1);
     metrics.snapshot_failed();

@@ -59,6 +59,8 @@ pub struct Metrics {
     messages_lost: Family<Labels<1>, Counter>,
     letters_dropped: Counter,
     verdicts_dropped: Counter,
+    sightings_dropped: Counter,
+    sightings: Family<Labels<1>, Counter>,
     snapshots: SnapshotMetrics,
     memory: MemoryMetrics,
 }
@@ -116,6 +118,8 @@ impl Metrics {
             "Dead letters that were not sent to their topic; the table dead_letters contains them",
         );
         let verdicts_dropped = counter("verdicts_dropped", "Verdicts that were not sent to their topic");
+        let sightings_dropped =
+            counter("sightings_dropped", "Appearances that were not sent to the topic of sightings");
         let mut family = |name, help| {
             let family = Family::<Labels<1>, Counter>::default();
             registry.register(name, help, family.clone());
@@ -125,6 +129,7 @@ impl Metrics {
         let skipped = family("skipped", "Records that do not concern a token, by reason");
         let reloads = family("rule_reloads", "Attempts to reload the rules, by result");
         let messages_lost = family("messages_lost", "Messages deleted from the log before they were read, by topic");
+        let sightings = family("sightings", "Messages of the topic of sightings, by result");
         let mut gauge = |name, help| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -211,6 +216,8 @@ impl Metrics {
             messages_lost,
             letters_dropped,
             verdicts_dropped,
+            sightings_dropped,
+            sightings,
             snapshots,
             memory,
         }
@@ -389,6 +396,20 @@ impl Metrics {
 
     pub(crate) fn verdicts_dropped(&self, count: u64) {
         self.verdicts_dropped.inc_by(count);
+    }
+
+    pub(crate) fn sightings_dropped(&self, count: u64) {
+        self.sightings_dropped.inc_by(count);
+    }
+
+    /// Counts messages of the topic of sightings.
+    pub(crate) fn sightings(&self, result: &'static str, count: u64) {
+        self.sightings.get_or_create(&[("result", result.into())]).inc_by(count);
+    }
+
+    /// Counts changes of incidents that are not the result of one event.
+    pub(crate) fn campaigns_changed(&self, changes: u64) {
+        self.incidents.inc_by(changes);
     }
 
     pub(crate) fn geoip_problems(&self, count: usize) {

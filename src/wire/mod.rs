@@ -14,6 +14,7 @@ mod plain;
 mod repair;
 mod scalar;
 mod shape;
+pub(crate) mod sighting;
 mod text;
 mod time;
 pub mod verdict;

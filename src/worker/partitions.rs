@@ -373,8 +373,8 @@ impl<R: SavedRows> Owned<R> {
 
     /// Adds the open appearances to `stage`, and its changes of incidents to the open epoch.
     pub(super) fn find_campaigns(&mut self, stage: &mut Stage, rules: &RuleSet) {
-        for appearance in std::mem::take(&mut self.open.appearances) {
-            for incident in stage.add(rules, *appearance) {
+        for appeared in std::mem::take(&mut self.open.appearances) {
+            for incident in stage.add(rules, *appeared.appearance) {
                 self.open.add_incident(incident);
             }
         }

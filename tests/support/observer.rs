@@ -16,6 +16,7 @@ pub(crate) struct Recorder {
     gaps: Mutex<Vec<OffsetGap>>,
     dropped: Mutex<u64>,
     verdicts_dropped: Mutex<u64>,
+    sightings_dropped: Mutex<u64>,
     /// Reported numbers of messages to rebuild states from.
     rebuild_left: Mutex<Vec<Option<i64>>>,
 }
@@ -51,6 +52,10 @@ impl Recorder {
         *self.verdicts_dropped.lock().expect("a lock")
     }
 
+    pub(crate) fn sightings_dropped(&self) -> u64 {
+        *self.sightings_dropped.lock().expect("a lock")
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         *self.dropped.lock().expect("a lock")
     }
@@ -84,5 +89,9 @@ impl SourceObserver for Recorder {
 
     fn verdicts_dropped(&self, count: u64) {
         *self.verdicts_dropped.lock().expect("a lock") += count;
+    }
+
+    fn sightings_dropped(&self, count: u64) {
+        *self.sightings_dropped.lock().expect("a lock") += count;
     }
 }

@@ -12,6 +12,7 @@ use super::answer::{Answer, Wanted};
 use super::connect::misconfigured;
 use super::member::GroupStatus;
 use super::owned::{Owned, part};
+use super::results::ResultTopic;
 use super::resume::Left;
 use crate::checkpoint::{Position, TopicId};
 use crate::port::{Condition, OffsetGap, SourceError};
@@ -198,8 +199,6 @@ impl KafkaSource {
         if self.commit_failed {
             self.commit_again();
         }
-        if let Some(verdicts) = &mut self.verdicts {
-            verdicts.try_again();
-        }
+        self.results.iter_mut().for_each(ResultTopic::try_again);
     }
 }

@@ -65,6 +65,10 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     if settings.verdicts_topic {
         names.push(&verdicts);
     }
+    let sightings = OwnTopic::sightings(settings)?.name;
+    if settings.sightings_topic {
+        names.push(&sightings);
+    }
     let described = describe(consumer.client(), &names, ANSWER_WAIT).map_err(|code| refused(settings, code))?;
     let configs = configs(&letters, &names);
     let mut checked = Checked { findings: Vec::new(), consumer: &consumer, settings, scored_partitions: 0 };
@@ -76,8 +80,8 @@ pub fn check(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
             checked.rekeyed(&rekeyed, found, config);
         } else if settings.state_topic != StateTopicUse::Never && *name == state {
             checked.state(name, found, config);
-        } else if settings.verdicts_topic && *name == verdicts {
-            checked.verdicts(name, found, config);
+        } else if (settings.verdicts_topic && *name == verdicts) || (settings.sightings_topic && *name == sightings) {
+            checked.results(name, found, config);
         } else {
             checked.source(name, found, config);
             if at == 0 {
@@ -96,6 +100,9 @@ pub fn create(settings: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     }
     if settings.verdicts_topic {
         findings.push(made(settings, OwnTopic::verdicts(settings)?, "7 days")?);
+    }
+    if settings.sightings_topic {
+        findings.push(made(settings, OwnTopic::sightings(settings)?, "3 days")?);
     }
     if settings.state_topic != StateTopicUse::Never {
         let text = "exists, or was created: compacted, as many partitions as the largest source topic".to_owned();
@@ -442,16 +449,16 @@ impl Checked<'_> {
         }
     }
 
-    fn verdicts(
+    fn results(
         &mut self,
         name: &str,
         found: &Result<Description, RDKafkaErrorCode>,
         config: Result<&ConfigResource, &'static str>,
     ) {
         let Some((found, config)) = self.written(name, found, config) else { return };
-        self.replicas(name, found, config, "verdicts are refused", Level::Failed);
+        self.replicas(name, found, config, "messages are refused", Level::Failed);
         if value(config, "cleanup.policy").contains("compact") {
-            let why = "set cleanup.policy=delete: compaction keeps only the last verdict on each subject";
+            let why = "set cleanup.policy=delete: compaction keeps only the last message of each key";
             self.add(Level::Warning, name, "cleanup", why);
         }
     }

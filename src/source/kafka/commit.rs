@@ -22,15 +22,20 @@ impl KafkaSource {
         }
     }
 
-    /// Sends verdicts, and commits the offsets that waited for their acknowledgements.
-    pub(super) fn send_verdicts(&mut self) {
-        let Self { verdicts, owned, .. } = self;
-        let Some(verdicts) = verdicts else { return };
-        verdicts.advance(&mut |position, number| {
-            if let Some(owned) = owned.iter_mut().find(|owned| owned.is(&position.topic, position.partition)) {
-                owned.unacknowledged.remove(number);
-            }
-        });
+    /// Sends results, and commits the offsets that waited for their acknowledgements.
+    pub(super) fn send_results(&mut self) {
+        let Self { results, owned, .. } = self;
+        if results.is_empty() {
+            return;
+        }
+        for topic in results {
+            let kind = topic.kind();
+            topic.advance(&mut |position, number| {
+                if let Some(owned) = owned.iter_mut().find(|owned| owned.is(&position.topic, position.partition)) {
+                    owned.unacknowledged.remove(kind, number);
+                }
+            });
+        }
         let mut offsets = TopicPartitionList::new();
         for owned in owned {
             let acknowledged = |held: &mut i64| owned.unacknowledged.done_before(*held) == *held;
@@ -95,14 +100,12 @@ impl KafkaSource {
         }
     }
 
-    /// Waits at most [`CONFIRM_WAIT`] for the last verdicts, and as long for the results of the last commits. Returns whether all arrived.
+    /// Waits at most [`CONFIRM_WAIT`] for the last results, and as long for the results of the last commits. Returns whether all arrived.
     pub(super) fn confirm(&mut self) -> bool {
         const SLICES: u32 = 20;
-        if let Some(verdicts) = &self.verdicts
-            && self.owned.iter().any(|owned| owned.held.is_some())
-        {
-            verdicts.flush(CONFIRM_WAIT);
-            self.send_verdicts();
+        if !self.results.is_empty() && self.owned.iter().any(|owned| owned.held.is_some()) {
+            self.results.iter().for_each(|topic| topic.flush(CONFIRM_WAIT));
+            self.send_results();
         }
         for _ in 0..SLICES {
             if self.commits.outstanding() == 0 {

@@ -192,6 +192,7 @@ mod tests {
             remember_messages_max: 0,
             state_topic: StateTopicUse::Never,
             verdicts_topic: false,
+            sightings_topic: false,
             rekey: true,
         })
     }

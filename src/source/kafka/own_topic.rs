@@ -54,6 +54,11 @@ impl OwnTopic {
         Ok(Self { sources, ..Self::open(settings, "verdicts", "604800000")? })
     }
 
+    /// The topic of sightings: one partition, because appearances are rare, and retention 3 days.
+    pub(super) fn sightings(settings: &KafkaSettings) -> Result<Self, SourceError> {
+        Self::open(settings, "sightings", "259200000")
+    }
+
     /// The topic of forwarded messages: as many partitions as the largest source topic, retention 7 days, the brokers' clock,
     /// and room for every message that can be decoded.
     pub(super) fn rekeyed(settings: &KafkaSettings) -> Result<Self, SourceError> {

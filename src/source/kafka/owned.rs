@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::answer::{Found, Wanted};
 use super::origin::{NoOrigin, Origins};
+use super::results::Unacknowledged;
 use super::resume::Left;
-use super::verdicts::Unacknowledged;
 use crate::checkpoint::{LogTime, LogTimeKind, Position};
 use crate::port::{Message, OffsetGap, Origin, SourceObserver};
 
@@ -34,7 +34,7 @@ pub(super) struct Owned {
     /// Offsets committed by us: the last one sent, and the last one confirmed.
     pub(super) sent: Option<i64>,
     pub(super) confirmed: Option<i64>,
-    /// Verdicts that the brokers do not have yet, and the offset to commit when they have those before it.
+    /// Results that the brokers do not have yet, and the offset to commit when they have those before it.
     pub(super) unacknowledged: Unacknowledged,
     pub(super) held: Option<i64>,
 }

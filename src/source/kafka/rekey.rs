@@ -193,4 +193,8 @@ impl SourceObserver for Reports {
     fn verdicts_dropped(&self, count: u64) {
         self.0.verdicts_dropped(count);
     }
+
+    fn sightings_dropped(&self, count: u64) {
+        self.0.sightings_dropped(count);
+    }
 }

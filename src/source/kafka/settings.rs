@@ -51,6 +51,9 @@ pub struct KafkaSettings {
     /// there.
     #[serde(default)]
     pub rekey: bool,
+    /// Whether appearances are sent to the topic `<prefix>.sightings`: the value of `detection.campaigns`.
+    #[serde(skip)]
+    pub sightings_topic: bool,
 }
 
 /// Use of the topic of snapshots: `true`, `false`, or neither in the configuration.
@@ -119,7 +122,13 @@ impl KafkaSettings {
     /// Settings of the member that forwards messages. It is in the group of the member that scores them, so that the group
     /// has one offset for each partition of a source topic, whether its messages are forwarded or scored.
     pub(super) fn of_forwarder(&self) -> Self {
-        let mut settings = Self { rekey: false, verdicts_topic: false, remember_messages_max: 0, ..self.clone() };
+        let mut settings = Self {
+            rekey: false,
+            verdicts_topic: false,
+            sightings_topic: false,
+            remember_messages_max: 0,
+            ..self.clone()
+        };
         if let Some(instance) = settings.properties.get_mut("group.instance.id") {
             instance.push_str("-rekey");
         }
