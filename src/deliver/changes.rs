@@ -45,11 +45,6 @@ impl Changes {
         self.last
     }
 
-    /// Memory of the victims, bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.victims.values.iter().map(|(_, victim)| victim.bytes()).sum()
-    }
-
     /// The changes after number `sent`.
     pub(super) fn since(&self, sent: u64) -> Unsent {
         Unsent { victims: self.victims.since(sent), rules: self.rules.since(sent), graver_at: self.graver_at }

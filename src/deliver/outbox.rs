@@ -397,7 +397,7 @@ impl port::Outbox for Outbox {
         if records.is_empty() {
             return Ok(());
         }
-        if inner.state.waiting() + records.len() > OPEN_MAX || inner.state.has_no_room() {
+        if inner.state.waiting() + records.len() > OPEN_MAX {
             return Err(full());
         }
         inner.append(records)?;
@@ -412,7 +412,7 @@ impl port::Outbox for Outbox {
 }
 
 fn full() -> io::Error {
-    let reason = format!("{OPEN_MAX} deliveries, or 96 MiB of them, wait; repair the alert channels");
+    let reason = format!("{OPEN_MAX} deliveries wait; repair the alert channels");
     io::Error::new(io::ErrorKind::QuotaExceeded, reason)
 }
 

@@ -237,9 +237,6 @@ pub(super) struct Thread {
     pub(crate) revocations: Vec<String>,
     #[serde(default)]
     pub(crate) changes: Changes,
-    /// Memory with which the state counts it, bytes.
-    #[serde(skip)]
-    pub(crate) counted: usize,
 }
 
 /// Target of a revocation.

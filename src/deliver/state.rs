@@ -118,7 +118,13 @@ impl State {
                 self.set_settled(key, Settled { revocation, of, confirmation });
             }
             Record::Kept { key, effect, lane } => self.keep(&key, lane, effect),
-            Record::Thread { incident, thread } => self.place_thread(incident, *thread),
+            Record::Thread { incident, thread } => {
+                self.taken = self.taken.max(thread.number);
+                for (lane, effect) in &thread.pending {
+                    self.index(lane, effect, thread.number, Item::Thread(incident), None);
+                }
+                self.threads.insert(incident, *thread);
+            }
             Record::Notice { key, notice, pending, ended } => self.place_notice(key, notice, pending, ended),
             Record::Asked { key, at, incident, effect } => self.ask(key, at, incident, effect),
             Record::Row { row } => self.rows.push_back(row),

@@ -57,10 +57,6 @@ pub(in crate::deliver) struct Call {
 #[derive(Debug, Default)]
 pub(in crate::deliver) struct State {
     pub(crate) threads: HashMap<u64, Thread>,
-    /// Their memory, bytes.
-    pub(super) threads_bytes: usize,
-    /// Their number and memory after the oldest were last removed.
-    pub(super) threads_left: (usize, usize),
     pub(crate) notices: HashMap<String, Pending>,
     /// By key of the change that requested the revocation.
     pub(crate) revocations: HashMap<String, Asked>,

@@ -24,8 +24,11 @@ impl State {
             if let Some(thread) = self.threads.get_mut(&id) {
                 let sent = thread.sent_by(lane, alert.severity, at);
                 thread.sent.insert(lane.to_owned(), sent);
+                thread.pending.remove(lane);
+                if thread.pending.is_empty() {
+                    thread.incident = None;
+                }
             }
-            self.end_message(id, lane);
             let due_at = if self.is_last { at } else { due_at };
             self.digests.entry(lane.to_owned()).or_insert_with(|| Digest::new(at, due_at)).add(alert);
         }

@@ -12,10 +12,6 @@ use crate::verdict::{Incident, Severity, Victim};
 
 /// Number of incidents whose sent messages are kept, to space later ones.
 const THREADS_MAX: usize = 10_000;
-/// Memory of the incidents, from which no other one is taken. If half of it is used, sent ones are removed.
-const THREADS_BYTES_MAX: usize = 96 << 20;
-/// Memory of an incident without its lists, bytes.
-const THREAD_BYTES: usize = 1_024;
 /// Maximum number of new victims that a message can name.
 const JOINED_MAX: usize = 100;
 /// Maximum time that the first message of an incident waits for the first attempt at its revocation.
@@ -102,7 +98,6 @@ impl State {
         }
         let channels: Vec<_> = lanes.into_iter().filter(|lane| lane != REVOKE).collect();
         if channels.is_empty() {
-            self.count_thread(id);
             return;
         }
         if let Some(thread) = self.threads.get_mut(&id) {
@@ -112,41 +107,7 @@ impl State {
         for lane in channels {
             self.request(id, &lane, at, opening);
         }
-        self.count_thread(id);
         self.forget_threads();
-    }
-
-    /// Whether the incidents need so much memory that no other one is taken.
-    pub(in crate::deliver) const fn has_no_room(&self) -> bool {
-        self.threads_bytes > THREADS_BYTES_MAX
-    }
-
-    /// Adds a thread with its messages.
-    pub(super) fn place_thread(&mut self, incident: u64, thread: Thread) {
-        self.taken = self.taken.max(thread.number);
-        for (lane, effect) in &thread.pending {
-            self.index(lane, effect, thread.number, Item::Thread(incident), None);
-        }
-        let before = self.threads.insert(incident, Thread { counted: 0, ..thread });
-        self.threads_bytes -= before.map_or(0, |before| before.counted);
-        self.count_thread(incident);
-    }
-
-    /// Counts the memory of a thread that has changed.
-    pub(super) fn count_thread(&mut self, id: u64) {
-        let Some(thread) = self.threads.get_mut(&id) else { return };
-        let bytes = thread.bytes();
-        self.threads_bytes = self.threads_bytes + bytes - std::mem::replace(&mut thread.counted, bytes);
-    }
-
-    /// Removes the message of a lane. The incident is kept while other lanes are to send it.
-    pub(super) fn end_message(&mut self, id: u64, lane: &str) {
-        let Some(thread) = self.threads.get_mut(&id) else { return };
-        thread.pending.remove(lane);
-        if thread.pending.is_empty() {
-            thread.incident = None;
-        }
-        self.count_thread(id);
     }
 
     /// Adds a message about the incident to a lane. `opening`: time at which the first message is due.
@@ -262,28 +223,18 @@ impl State {
         }
     }
 
-    /// Removes the incidents that changed longest ago and have no message to send. All incidents are compared once for each
-    /// thousand new ones, or for each 12 MiB, also if nothing can be removed.
+    /// Removes the incidents that changed longest ago and have no message to send.
     pub(super) fn forget_threads(&mut self) {
-        let (left, left_bytes) = self.threads_left;
-        let are_many = self.threads.len() > THREADS_MAX.max(left + THREADS_MAX / 10);
-        let are_large = self.threads_bytes > (THREADS_BYTES_MAX / 2).max(left_bytes + THREADS_BYTES_MAX / 8);
-        if !are_many && !are_large {
+        if self.threads.len() <= THREADS_MAX {
             return;
         }
         let open: HashSet<u64> = self.revocations.values().map(|asked| asked.incident.id.0).collect();
         let idle = self.threads.iter().filter(|(id, thread)| thread.pending.is_empty() && !open.contains(id));
         let mut idle: Vec<_> = idle.map(|(id, thread)| (thread.at, *id)).collect();
         idle.sort_unstable();
-        let (max, bytes_max) = (THREADS_MAX - THREADS_MAX / 10, THREADS_BYTES_MAX / 2 - THREADS_BYTES_MAX / 8);
-        for (_, id) in idle {
-            if self.threads.len() <= max && self.threads_bytes <= bytes_max {
-                break;
-            }
-            let gone = self.threads.remove(&id);
-            self.threads_bytes -= gone.map_or(0, |thread| thread.counted);
+        for (_, id) in idle.into_iter().take(THREADS_MAX / 10) {
+            self.threads.remove(&id);
         }
-        self.threads_left = (self.threads.len(), self.threads_bytes);
     }
 }
 
@@ -303,20 +254,7 @@ impl Thread {
             acted: 0,
             revocations: Vec::new(),
             changes: Changes::default(),
-            counted: 0,
         }
-    }
-
-    /// Memory of the thread, bytes.
-    fn bytes(&self) -> usize {
-        let joined: usize = self.joined.iter().map(|(_, victim)| victim.bytes()).sum();
-        let incident = self.incident.as_ref().map_or(0, |incident| {
-            let signals = incident.signals.iter();
-            let texts = signals.map(|signal| signal.observed.len() + signal.expected.len() + signal.reason.len());
-            let victims: usize = incident.victims.iter().map(Victim::bytes).sum();
-            size_of::<Incident>() + incident.reason.len() + texts.sum::<usize>() + victims
-        });
-        THREAD_BYTES + joined + incident + self.changes.bytes()
     }
 
     /// Time at which a change at `at` is reported in a lane that has reported the incident before.

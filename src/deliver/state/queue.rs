@@ -140,7 +140,14 @@ impl State {
         let effect = self.effect(&item, lane).map_or(effect, |(effect, ..)| effect);
         self.unindex(lane, &effect, number, item.clone(), whose.as_ref());
         match item {
-            Item::Thread(id) => self.end_message(id, lane),
+            Item::Thread(id) => {
+                if let Some(thread) = self.threads.get_mut(&id) {
+                    thread.pending.remove(lane);
+                    if thread.pending.is_empty() {
+                        thread.incident = None;
+                    }
+                }
+            }
             Item::Notice(key) => {
                 if let Some(notice) = self.notices.get_mut(&key) {
                     notice.lanes.remove(lane);

@@ -178,7 +178,6 @@ impl State {
         let seq = if is_same || is_waiting { old.unwrap_or(seq) } else { seq };
         let of = incident.revoke.clone().map(|target| Subject { incident: id, target, seq });
         self.set_settled(name, Settled { revocation, of, confirmation: None });
-        self.count_thread(id);
         // The first message of the incident waits for this state.
         let waiting: Vec<String> = self.threads.get(&id).map_or_else(Vec::new, |thread| {
             let unsent = thread.pending.iter().filter(|(lane, effect)| {
@@ -197,7 +196,6 @@ impl State {
             thread.at = at;
             thread.incident.get_or_insert(incident);
         }
-        self.count_thread(id);
         for lane in channels {
             self.request(id, lane, at, at);
         }

@@ -6,7 +6,6 @@ use super::revocations::HELD_OF_TENANT_MAX;
 use super::*;
 use crate::deliver::digest::Collected;
 use crate::deliver::limits::{Caps, Limits};
-use crate::deliver::record::Sent;
 use crate::event::{BaselineId, Timestamp};
 use crate::port::{
     ActionOutcome, ActionRow, BreakerCause, BreakerId, BreakerScope, BreakerStop, Confirmation, Limit, Radius, Reached,
@@ -382,69 +381,4 @@ fn held_revocations_are_bounded_by_tenant() {
         let expected = (number == HELD_OF_TENANT_MAX as u64).then(|| change_key(&self::incident(0, 1)));
         assert_eq!(state.too_many_held(), expected, "{number}");
     }
-}
-
-/// An incident with as many long names as it can have.
-fn large_incident(id: u64) -> Incident {
-    let name = |letter: &str| letter.repeat(256);
-    let (token_id, family_id, user_id, app_id) = (name("t"), name("f"), name("u"), name("a"));
-    let victim = crate::verdict::Victim { token_id, family_id, user_id, app_id };
-    Incident { victims: vec![victim; 100], revoke: None, ..incident(id, 1) }
-}
-
-#[test]
-fn incidents_that_wait_have_a_limit_of_memory() {
-    let mut state = State::default();
-    let mut count = 0;
-    while !state.has_no_room() {
-        count += 1;
-        state.apply(taken(large_incident(count), 1, &["a"]));
-    }
-    assert!((400..1_500).contains(&count), "{count}");
-    // Delivered incidents make room.
-    let keys: Vec<_> = state.pending_messages().into_iter().map(|(key, ..)| key).collect();
-    for key in keys {
-        let sent = Sent::of_notice(2);
-        let lane = "a".to_owned();
-        let (revocation, row, channels) = (None, None, Vec::new());
-        state.apply(Record::Ended { key, lane, revocation, row, at: 2, channels, sent: Some(sent) });
-    }
-    assert!(!state.has_no_room());
-    let mut again = State::default();
-    state.records().into_iter().for_each(|record| again.apply(record));
-    assert_eq!(again.threads_bytes, state.threads_bytes);
-}
-
-#[test]
-fn sent_incidents_do_not_fill_the_outbox() {
-    let mut state = State::default();
-    for id in 1..1_500 {
-        let mut last = String::new();
-        for victim in 1..40 {
-            let named = Incident { victims: Vec::new(), ..large_incident(id) };
-            let named = Incident { token_id: format!("{victim:0>256}"), user_id: "u".repeat(2_000), ..named };
-            let next = Incident { change: victim, victims_total: victim as u32, ..named };
-            last = change_key(&next);
-            state.apply(taken(next, id as i64, &["a"]));
-            assert!(!state.has_no_room(), "{id}");
-        }
-        let (lane, sent) = ("a".to_owned(), Some(Sent::of_notice(2)));
-        let (revocation, row, channels) = (None, None, Vec::new());
-        state.apply(Record::Ended { key: last, lane, revocation, row, at: 2, channels, sent });
-    }
-    let counted: usize = state.threads.values().map(|thread| thread.counted).sum();
-    assert_eq!(counted, state.threads_bytes);
-    assert!((100..1_000).contains(&state.threads.len()), "{}", state.threads.len());
-}
-
-/// A pass over all incidents for each new one would take minutes for a flood of them.
-#[test]
-fn waiting_incidents_are_compared_rarely() {
-    let mut state = State::default();
-    let mut passes = BTreeSet::new();
-    for id in 0..15_000 {
-        state.apply(taken(incident(id, 1), 1, &["a"]));
-        passes.insert(state.threads_left);
-    }
-    assert!((2..10).contains(&passes.len()), "{passes:?}");
 }
