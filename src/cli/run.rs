@@ -152,7 +152,9 @@ fn serve(
     }
     incident_tasks.start(runtime.handle());
     let campaigns = campaigns::start(config, (observer, &hasher, &rules_receiver), (store, runtime.handle()), &stop)?;
-    metrics.memory_limits(config.detection.memory_mib() << 20, config.detection.states_bytes() as u64);
+    if let (Some(mib), Some(states)) = (config.detection.memory_mib_max, config.detection.states_bytes()) {
+        metrics.memory_limits(mib << 20, states as u64);
+    }
     let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
     let outside = Environment {
         store: Arc::clone(store),

@@ -73,12 +73,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The number of partitions of a member changes, so only the operator knows whether the limit suffices.
 fn report_memory(config: &Config) -> Result<(), Failure> {
     let detection = &config.detection;
-    let origin = match detection.memory_mib_max {
-        Some(_) => "detection.memory_mib_max",
-        None => "half of what this process can have",
+    let (Some(mib), Some(partitions)) = (detection.memory_mib_max, detection.partitions_max()) else {
+        return Report::ok("memory", "limited by number only (detection.baselines_max for each partition)");
     };
-    let partitions = counted(detection.partitions_max() as u64, "partition");
-    Report::ok("memory", &format!("limit {} MiB ({origin}), for at most {partitions}", detection.memory_mib()))
+    let partitions = counted(partitions as u64, "partition");
+    Report::ok("memory", &format!("limit {mib} MiB (detection.memory_mib_max), for at most {partitions}"))
 }
 
 /// Whether addresses come with a source's events shows only once there are some.

@@ -14,19 +14,15 @@ pub(super) const MEMORY_MIB_MIN: u64 = 640;
 const OTHERS_MIB: u64 = 512;
 
 impl Detection {
-    /// The limit of the process, MiB.
-    pub(crate) fn memory_mib(&self) -> u64 {
-        self.memory_mib_max.unwrap_or_else(|| (available_mib().unwrap_or(0) / 2).max(MEMORY_MIB_MIN))
-    }
-
-    /// The part of it for the states of all partitions, bytes.
-    pub(crate) fn states_bytes(&self) -> usize {
-        usize::try_from((self.memory_mib().saturating_sub(OTHERS_MIB)).saturating_mul(MIB)).unwrap_or(usize::MAX / 2)
+    /// The part of the limit for the states of all partitions, bytes.
+    pub(crate) fn states_bytes(&self) -> Option<usize> {
+        let mib = self.memory_mib_max?.saturating_sub(OTHERS_MIB);
+        Some(usize::try_from(mib.saturating_mul(MIB)).unwrap_or(usize::MAX / 2))
     }
 
     /// Number of partitions whose states have a useful size within the limit.
-    pub(crate) fn partitions_max(&self) -> usize {
-        self.states_bytes() / crate::engine::STATE_BYTES_MIN
+    pub(crate) fn partitions_max(&self) -> Option<usize> {
+        self.states_bytes().map(|bytes| bytes / crate::engine::STATE_BYTES_MIN)
     }
 
     /// Limit with which `partitions` partitions have states of a useful size, MiB.
@@ -118,14 +114,13 @@ mod tests {
     #[test]
     fn states_have_what_the_rest_leaves() {
         let detection = Detection { memory_mib_max: Some(1_024), ..Detection::default() };
-        assert_eq!((detection.states_bytes() >> 20, detection.partitions_max()), (512, 4));
+        assert_eq!(
+            (detection.states_bytes().map(|bytes| bytes >> 20), detection.partitions_max()),
+            (Some(512), Some(4))
+        );
         assert_eq!(Detection::memory_mib_for(4), 1_024);
         let least = Detection { memory_mib_max: Some(MEMORY_MIB_MIN), ..Detection::default() };
-        assert_eq!(least.partitions_max(), 1);
-        let unset = Detection::default();
-        assert!(
-            unset.memory_mib() >= MEMORY_MIB_MIN
-                && unset.memory_mib() <= available_mib().unwrap_or(0).max(MEMORY_MIB_MIN)
-        );
+        assert_eq!(least.partitions_max(), Some(1));
+        assert_eq!(Detection::default().states_bytes(), None);
     }
 }

@@ -201,7 +201,7 @@ impl Config {
             revoke_margin: self.detection.revoke_margin,
             baselines_max: self.detection.baselines_max,
             recent_event_ids_max: self.detection.recent_event_ids_max,
-            memory_bytes_max: Some(self.detection.states_bytes()),
+            memory_bytes_max: self.detection.states_bytes(),
             confirmed: false,
             campaigns: self.detection.campaigns,
             without: Vec::new(),
