@@ -6,24 +6,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::closing::handled;
+use serde_json::Value;
+
 use crate::deliver::Outbox;
 use crate::millis::HOUR_MS;
-use crate::port::{About, Alert, Clock, HandledStep, Notice, Notifier, StoreError};
+use crate::port::{
+    About, Alert, Clock, DeliveryError, Handled, HandledStep, IncidentState, Notice, Notifier, StoreError,
+};
 use crate::store::{Reader, StoreSettings};
-use crate::verdict::IncidentId;
+use crate::verdict::{IncidentId, Severity};
 
 /// Time after the start, and between two repetitions.
 const WAIT: Duration = Duration::from_secs(3_600);
 /// Incidents that one channel gets in a repetition, those with the latest messages.
 const INCIDENTS_MAX: usize = 1_000;
 
-/// The incidents of a list, separated by commas, that are not resolved or have changed since.
-const OPEN: &str = "SELECT latest.incident_id AS incident_id, latest.reason AS reason FROM incidents_latest AS latest \
+/// Incidents whose status is read at a time, so that an incident that was resolved meanwhile is rarely sent.
+const READ_AT_ONCE: usize = 50;
+
+/// The last states of the incidents of a list, separated by commas, that are not resolved or have changed since.
+const OPEN: &str = "SELECT latest.incident_id AS incident_id, latest.reason AS reason, latest.severity AS severity, \
+         latest.tenant_id AS tenant_id, latest.user_id AS user_id, latest.app_id AS app_id, \
+         toUnixTimestamp64Milli(latest.opened_at) AS opened_at FROM incidents_latest AS latest \
      LEFT JOIN incident_work_latest AS work ON work.incident_id = latest.incident_id \
      WHERE latest.incident_id IN (SELECT arrayJoin(splitByChar(',', ?))) \
-         AND (work.version = 0 OR work.status != 'resolved' OR latest.written_at > work.changed_at) \
-     ORDER BY latest.updated_at DESC";
+         AND (work.version = 0 OR work.status != 'resolved' OR latest.written_at > work.changed_at)";
 
 /// What repetitions need.
 pub struct Repeating {
@@ -70,30 +77,43 @@ impl Repeating {
     }
 
     async fn repeat_on(&self, notifier: &dyn Notifier, reader: &Reader) -> Result<usize, StoreError> {
-        let sent = self.outbox.incidents_of(&notifier.lane(), INCIDENTS_MAX);
-        let list = sent.iter().map(IncidentId::to_string).collect::<Vec<_>>().join(",");
         let mut accepted = 0;
-        for row in reader.rows(OPEN, &[&list]).await? {
-            let text = |name: &str| row[name].as_str().map(str::to_owned).unwrap_or_default();
-            let Some(incident) = IncidentId::parse(&text("incident_id")) else { continue };
-            let mut handled = handled(reader, incident, HandledStep::Open).await?;
-            // The receiver has the alerts of earlier states until they end.
-            handled.states = handled.states.pop().into_iter().collect();
-            let at = self.clock.now_millis();
-            let title = text("reason");
-            let notice = Notice {
-                title,
-                text: "The incident is open.".to_owned(),
-                at,
-                about: Some(Box::new(About::Handled(handled))),
-            };
-            let key = format!("notice-open-{incident}-{}", at / HOUR_MS);
-            if let Err(error) = notifier.notify(Alert::Notice(&notice), &key).await {
-                tracing::warn!(channel = notifier.name(), %error, "open incidents are not sent again; retrying in an hour");
-                break;
+        for some in self.outbox.incidents_of(&notifier.lane(), INCIDENTS_MAX).chunks(READ_AT_ONCE) {
+            let list = some.iter().map(IncidentId::to_string).collect::<Vec<_>>().join(",");
+            for row in reader.rows(OPEN, &[&list]).await? {
+                let at = self.clock.now_millis();
+                let Some((incident, notice)) = notice_of(&row, at) else { continue };
+                let key = format!("notice-open-{incident}-{}", at / HOUR_MS);
+                let name = notifier.name();
+                match notifier.notify(Alert::Notice(&notice), &key).await {
+                    Ok(_) => accepted += 1,
+                    Err(error @ DeliveryError::Retriable { .. }) => {
+                        tracing::warn!(channel = name, %error, "open incidents are not sent again; retrying in an hour");
+                        return Ok(accepted);
+                    }
+                    // The answer is about this incident, so the others follow.
+                    Err(error) => {
+                        tracing::warn!(channel = name, %incident, %error, "an open incident is not sent again")
+                    }
+                }
             }
-            accepted += 1;
         }
         Ok(accepted)
     }
+}
+
+/// The message about a row of [`OPEN`]. The receiver has the alerts of earlier states until they end.
+fn notice_of(row: &Value, at: i64) -> Option<(IncidentId, Notice)> {
+    let text = |name: &str| row[name].as_str().map(str::to_owned).unwrap_or_default();
+    let incident = IncidentId::parse(&text("incident_id"))?;
+    let state = IncidentState {
+        severity: Severity::parse(&text("severity")).unwrap_or(Severity::High),
+        tenant_id: text("tenant_id"),
+        user_id: text("user_id"),
+        app_id: text("app_id"),
+    };
+    let opened_at = row["opened_at"].as_i64().unwrap_or_default();
+    let handled = Handled { incident, step: HandledStep::Open, opened_at, states: vec![state] };
+    let about = Some(Box::new(About::Handled(handled)));
+    Some((incident, Notice { title: text("reason"), text: "The incident is open.".to_owned(), at, about }))
 }

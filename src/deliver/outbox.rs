@@ -12,7 +12,7 @@ use super::breakers::Breakers;
 use super::digest::{Collected, DigestSettings};
 use super::journal::{DAMAGED_FILE, Journal};
 use super::limits::Caps;
-use super::record::{Effect, Hold, REVOKE, Record, Work};
+use super::record::{Effect, Hold, REVOKE, Record, Thread, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
 use super::state::{Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
@@ -227,10 +227,11 @@ impl Outbox {
         self.inner().state.threads.contains_key(&incident.0)
     }
 
-    /// Incidents of which `lane` has messages, at most `max`, those with the latest messages first.
+    /// Incidents whose last message `lane` accepted, at most `max`, those with the latest changes first.
     pub(crate) fn incidents_of(&self, lane: &str, max: usize) -> Vec<IncidentId> {
         let inner = self.inner();
-        let sent = inner.state.threads.iter().filter(|(_, thread)| thread.sent.contains_key(lane));
+        let is_sent = |thread: &Thread| thread.sent.get(lane).is_some_and(|sent| !sent.is_withheld);
+        let sent = inner.state.threads.iter().filter(|(_, thread)| is_sent(thread));
         let mut found: Vec<_> = sent.map(|(id, thread)| (thread.at, IncidentId(*id))).collect();
         found.sort_unstable_by_key(|(at, id)| (std::cmp::Reverse(*at), id.0));
         found.into_iter().take(max).map(|(_, id)| id).collect()

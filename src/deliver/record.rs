@@ -208,6 +208,9 @@ pub(super) struct Sent {
     /// The receiver's id of the first message about the incident.
     #[serde(default)]
     pub(crate) root: Option<String>,
+    /// A silence withheld the message, or a digest has it: the receiver has no message of its own.
+    #[serde(default)]
+    pub(crate) is_withheld: bool,
 }
 
 /// The messages about one incident: what each channel has, and what is still to be sent.
@@ -251,6 +254,6 @@ pub(super) struct Subject {
 impl Sent {
     /// For a notice, which has no later message.
     pub(super) const fn of_notice(at: i64) -> Self {
-        Self { at, spaced_from: at, severity: Severity::Info, seq: 0, change: 0, root: None }
+        Self { at, spaced_from: at, severity: Severity::Info, seq: 0, change: 0, root: None, is_withheld: false }
     }
 }

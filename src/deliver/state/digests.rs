@@ -3,7 +3,7 @@
 use super::data::State;
 use super::keys::{Item, item_of, thread_of};
 use crate::deliver::digest::{Collected, Digest};
-use crate::deliver::record::Effect;
+use crate::deliver::record::{Effect, Sent};
 use crate::deliver::withheld::Withheld;
 use crate::port::SilenceId;
 use crate::verdict::Incident;
@@ -22,7 +22,7 @@ impl State {
             let Some((effect, number, whose)) = self.effect(&item, lane).filter(|_| is_current) else { continue };
             self.unindex(lane, &effect, number, item, whose.as_ref());
             if let Some(thread) = self.threads.get_mut(&id) {
-                let sent = thread.sent_by(lane, alert.severity, at);
+                let sent = Sent { is_withheld: true, ..thread.sent_by(lane, alert.severity, at) };
                 thread.sent.insert(lane.to_owned(), sent);
                 thread.pending.remove(lane);
                 if thread.pending.is_empty() {

@@ -277,14 +277,14 @@ impl Thread {
         // The first message does not count for the spacing, so the next victim is reported soon.
         let spaced_from = if self.sent.contains_key(lane) { at } else { at - JOIN_SPACING_MS };
         let root = self.sent.get(lane).and_then(|sent| sent.root.clone());
-        Sent { at, spaced_from, severity, seq: self.seq, change: self.changes.last(), root }
+        Sent { at, spaced_from, severity, seq: self.seq, change: self.changes.last(), root, is_withheld: false }
     }
 
     /// State of `lane` after a silence withholds a message. Its content stays unsent, so the next message reports it.
     pub(super) fn withheld_by(&self, lane: &str, withheld: &Sent) -> Sent {
         let accepted = self.sent.get(lane);
         let (seq, change) = accepted.map_or((0, 0), |sent| (sent.seq, sent.change));
-        Sent { seq, change, root: accepted.and_then(|sent| sent.root.clone()), ..*withheld }
+        Sent { seq, change, root: accepted.and_then(|sent| sent.root.clone()), is_withheld: true, ..*withheld }
     }
 
     /// Victims that joined since the last message of `lane`.
