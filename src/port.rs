@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::background::{Incoming, Received, in_background};
+pub(crate) use self::breaker::SKEW_MS;
 pub use self::breaker::{
     BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, BreakerStop, Lift, Refutation, Refutations,
     StoppedBy, Waiting,

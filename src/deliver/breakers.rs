@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::lock::unpoisoned;
 use crate::port::{
     BreakerCause, BreakerId, BreakerRecord, BreakerScope, BreakerState, Clock, Lift, RecordLog, RecordObserver,
-    Refutations,
+    Refutations, SKEW_MS,
 };
 
 /// Maximum number of stops of all members that are kept. Beyond it, the one that was lifted first is dropped.
@@ -56,6 +56,8 @@ pub struct Breakers {
 #[derive(Clone, Debug)]
 struct Known {
     scope: BreakerScope,
+    /// Milliseconds since the epoch, wall clock of the member that stopped.
+    stopped_at: i64,
     lifted: Option<Lift>,
 }
 
@@ -105,11 +107,14 @@ impl Breakers {
         lift.problem(now).is_none().then_some(lift)
     }
 
-    /// The last time at which a person lifted a stop of this scope in any member, milliseconds since the epoch.
+    /// The last time at which a person lifted a stop that covers this scope in any member, milliseconds since the epoch.
+    /// At least [`SKEW_MS`] after the stop, because clocks differ: the causes of the stop must not count as later.
     pub(super) fn lifted_at(&self, scope: &BreakerScope, now: i64) -> i64 {
         let known = unpoisoned(&self.known);
-        let lifts = known.values().filter(|known| known.scope == *scope).filter_map(|known| known.lifted.as_ref());
-        lifts.filter(|lift| lift.problem(now).is_none()).map(|lift| lift.at).max().unwrap_or(i64::MIN)
+        let covering = known.values().filter(|known| known.scope.covers(scope));
+        let lifts = covering.filter_map(|known| Some((known.lifted.as_ref()?, known.stopped_at)));
+        let valid = lifts.filter(|(lift, _)| lift.problem(now).is_none());
+        valid.map(|(lift, stopped_at)| lift.at.max(stopped_at + SKEW_MS)).max().unwrap_or(i64::MIN)
     }
 
     /// Appends a record to the log.
@@ -124,7 +129,9 @@ impl RecordObserver<BreakerRecord> for Breakers {
             tracing::error!(%breaker, problem, "the lift of a stop has no effect");
         }
         let mut known = unpoisoned(&self.known);
-        known.insert(breaker, Known { scope: stop.scope, lifted });
+        // A late repetition of the stop does not remove its lift.
+        let lifted = lifted.or_else(|| known.get(&breaker)?.lifted.clone());
+        known.insert(breaker, Known { scope: stop.scope, stopped_at: stop.at, lifted });
         if known.len() > KNOWN_MAX {
             let lifted = known.iter().filter_map(|(id, known)| Some((known.lifted.as_ref()?.at, *id)));
             let first = lifted.min().map_or(breaker, |(_, first)| first);

@@ -15,7 +15,7 @@ use crate::verdict::{Incident, RuleId};
 /// Time after which a lifted stop is removed from the log, as in the topic.
 const KEPT_MS: i64 = 400 * DAY_MS;
 /// Largest accepted difference between the clocks of the command and of a member.
-const SKEW_MS: i64 = 5 * MINUTE_MS;
+pub(crate) const SKEW_MS: i64 = 5 * MINUTE_MS;
 
 /// Identity of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +77,13 @@ impl BreakerScope {
         let rule = self.rule.map(RuleId::as_str);
         let found = [("rule", rule), ("tenant", self.tenant.as_deref()), ("application", self.application.as_deref())];
         found.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// Whether each incident in `other` is also in this scope.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        (self.tenant.is_none() || self.tenant == other.tenant)
+            && (self.rule.is_none() || self.rule == other.rule)
+            && (self.application.is_none() || self.application == other.application)
     }
 
     pub(crate) fn contains(&self, incident: &Incident) -> bool {

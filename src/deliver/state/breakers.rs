@@ -82,7 +82,7 @@ impl State {
 
     fn lift(&mut self, breaker: BreakerId, at: i64) {
         let Some(stop) = self.stops.remove(&breaker) else { return };
-        self.full.remove(&stop.scope);
+        self.full.retain(|scope, _| !stop.scope.covers(scope));
         self.release_stopped(at, |incident| stop.scope.contains(incident));
     }
 
