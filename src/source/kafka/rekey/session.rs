@@ -29,8 +29,9 @@ pub(super) const RECOVERED_MS: i64 = 10_000;
 pub(super) const PART: &str = "rekey";
 /// Age at which a transaction is committed. Its copies can be read from then on.
 const TRANSACTION_AGE_MS: i64 = 100;
-/// Attempts to complete a transaction. Each may take [`ANSWER_WAIT`].
-const ATTEMPTS_MAX: u32 = 3;
+/// Attempts of a request for a transaction, and time limit of each.
+const ATTEMPTS_MAX: u32 = 10;
+const ATTEMPT_WAIT: Duration = Duration::from_secs(1);
 /// Number of messages, and bytes of copies, at which it is committed earlier.
 const MESSAGES_MAX: usize = 20_000;
 const BYTES_MAX: usize = 32 << 20;
@@ -199,22 +200,24 @@ impl Transactions {
 
     /// Commits the open transaction with the offsets of its messages, which `source` has read.
     fn commit(&mut self, source: &mut KafkaSource, refused: &mut Refused) -> KafkaResult<()> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        let Some(open) = self.open.take() else { return Ok(()) };
-        self.producer.flush(ANSWER_WAIT)?;
+        let failed = self.failed.take();
+        let Some(open) = self.open.take() else { return failed.map_or(Ok(()), Err) };
+        let flushed = self.producer.flush(ANSWER_WAIT);
+        let mut undelivered = None;
+        // A refused copy fails the transaction, so that later calls fail with another reason.
         for (copy, result) in self.producer.context().take() {
             let Err(error) = result else { continue };
             if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
                 && let Some(position) = open.copies.get(copy)
             {
                 self.note_refused(position, refused);
+                return Err(error);
             }
-            return Err(error);
+            undelivered.get_or_insert(error);
         }
+        failed.or(undelivered).map_or(flushed, Err)?;
         source.commit_in(&open.checkpoint, &self.producer)?;
-        retried(|| self.producer.commit_transaction(ANSWER_WAIT))?;
+        retried(&self.producer, || self.producer.commit_transaction(ATTEMPT_WAIT))?;
         refused.messages.clear();
         Ok(())
     }
@@ -247,18 +250,21 @@ impl Transactions {
     /// Aborts the open transaction: its copies are never read, and its messages are forwarded again.
     fn abort(&mut self) -> KafkaResult<()> {
         (self.open, self.failed) = (None, None);
-        let aborted = retried(|| self.producer.abort_transaction(ANSWER_WAIT));
+        let aborted = retried(&self.producer, || self.producer.abort_transaction(ATTEMPT_WAIT));
         self.producer.context().take();
         aborted
     }
 }
 
-/// Repeats a call that may succeed then.
-fn retried(call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+/// Repeats a call that may succeed then. Between the calls, the results of copies are taken, for which aborting waits.
+fn retried(producer: &BaseProducer<Results<usize>>, call: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let mut attempt = 1;
     loop {
         match call() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                producer.poll(Duration::ZERO);
+            }
             done => return done,
         }
     }
@@ -368,7 +374,7 @@ impl KafkaSource {
         }
         let member = self.consumer.group_metadata();
         let member = member.ok_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId))?;
-        retried(|| producer.send_offsets_to_transaction(&offsets, &member, ANSWER_WAIT))?;
+        retried(producer, || producer.send_offsets_to_transaction(&offsets, &member, ATTEMPT_WAIT))?;
         for next in &checkpoint.next {
             let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(&next.topic, next.partition)) else {
                 continue;
