@@ -21,6 +21,7 @@ pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// `[source.kafka]`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct KafkaSettings {
     /// `host:port`, separated by commas.
     pub brokers: String,
