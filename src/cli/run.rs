@@ -124,16 +124,7 @@ fn serve(
     runtime.block_on(async {
         listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge), Arc::clone(&look_at_files))
             .map_err(|error| Failure::Unavailable(format!("cannot install signal handlers: {error}")))?;
-        let pages = admin::Pages {
-            metrics: Arc::clone(&metrics),
-            health: Arc::clone(&health),
-            clock: Arc::clone(&clock),
-            token: config.admin.token.clone(),
-            hosts: admin::Hosts::new(config.admin.listen, &config.admin.hosts),
-        };
-        admin::serve(config.admin.listen, pages).await.map_err(|error| {
-            Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", config.admin.listen))
-        })?;
+        serve_admin(config, &observer).await?;
         denylist::serve(config, denylist, &hasher, &observer).await?;
         signals_receiver::serve(config, (&clock, &metrics)).await?;
         user_api::serve(config, revoker, store, (&clock, &metrics)).await
@@ -152,9 +143,6 @@ fn serve(
     }
     incident_tasks.start(runtime.handle());
     let campaigns = campaigns::start(config, (observer, &hasher, &rules_receiver), (store, runtime.handle()), &stop)?;
-    if let (Some(mib), Some(states)) = (config.detection.memory_mib_max, config.detection.states_bytes()) {
-        metrics.memory_limits(mib << 20, states as u64);
-    }
     let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
     let outside = Environment {
         store: Arc::clone(store),
@@ -181,6 +169,23 @@ fn serve(
     let tally = done?;
     tracing::info!(events = tally.events, dead_letters = tally.dead_letters, "stopped");
     Ok(())
+}
+
+/// Serves metrics and health checks.
+async fn serve_admin(config: &Config, observer: &Observer) -> Result<(), Failure> {
+    let (admin, detection, metrics) = (&config.admin, &config.detection, &observer.metrics);
+    if let (Some(mib), Some(states)) = (detection.memory_mib_max, detection.states_bytes()) {
+        metrics.memory_limits(mib << 20, states as u64);
+    }
+    let pages = admin::Pages {
+        metrics: Arc::clone(metrics),
+        health: Arc::clone(&observer.health),
+        clock: Arc::clone(&observer.clock),
+        token: admin.token.clone(),
+        hosts: admin::Hosts::new(admin.listen, &admin.hosts),
+    };
+    let served = admin::serve(admin.listen, pages).await.map(drop);
+    served.map_err(|error| Failure::Unavailable(format!("cannot listen on {} (admin.listen): {error}", admin.listen)))
 }
 
 /// The worker with the configured optional parts.
