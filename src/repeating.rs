@@ -93,7 +93,7 @@ impl Repeating {
                     }
                     // The answer is about this incident, so the others follow.
                     Err(error) => {
-                        tracing::warn!(channel = name, %incident, %error, "an open incident is not sent again")
+                        tracing::warn!(channel = name, %incident, %error, "an open incident is not sent again");
                     }
                 }
             }
