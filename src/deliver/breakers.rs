@@ -151,3 +151,67 @@ impl RecordObserver<BreakerRecord> for Breakers {
         self.is_unreadable.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::port::{BreakerStop, Waiting};
+    use crate::telemetry::SystemClock;
+    use crate::verdict::RuleId;
+
+    /// A log whose records the test passes to the observer.
+    struct Silent;
+
+    #[async_trait]
+    impl RecordLog<BreakerRecord> for Silent {
+        async fn append(&self, _: BreakerRecord) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn remove(&self, _: &BreakerId) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn follow(&self, _: Arc<dyn RecordObserver<BreakerRecord>>) {}
+    }
+
+    fn record(scope: &BreakerScope, at: i64, lifted_at: Option<i64>) -> BreakerRecord {
+        let stop = BreakerStop { scope: scope.clone(), cause: BreakerCause::Refuted { users: 3 }, at };
+        let (by, reason) = ("ana".to_owned(), "looked at".to_owned());
+        let lifted = lifted_at.map(|at| Lift { at, by, reason, waiting: Waiting::default() });
+        BreakerRecord { breaker: BreakerId(7), state: BreakerState { stop, member: "m".to_owned(), lifted } }
+    }
+
+    fn breakers() -> Arc<Breakers> {
+        Breakers::follow(Arc::new(Silent), Arc::new(SystemClock), None, BreakerSettings::default())
+    }
+
+    #[test]
+    fn late_repetition_of_a_stop_keeps_its_lift() {
+        let (breakers, scope) =
+            (breakers(), BreakerScope { tenant: Some("acme".to_owned()), ..BreakerScope::default() });
+        breakers.record(record(&scope, 1_000, None));
+        assert!(breakers.is_stopped(&scope));
+        breakers.record(record(&scope, 1_000, Some(5_000)));
+        breakers.record(record(&scope, 1_000, None));
+        assert!(!breakers.is_stopped(&scope));
+        assert_eq!(breakers.lift_of(BreakerId(7), 10_000).map(|lift| lift.at), Some(5_000));
+    }
+
+    #[test]
+    fn lift_counts_for_narrower_scopes_and_after_the_causes() {
+        let of_tenant = BreakerScope { tenant: Some("acme".to_owned()), ..BreakerScope::default() };
+        let of_rule = BreakerScope { rule: Some(RuleId::NewIp), ..of_tenant.clone() };
+        let other = BreakerScope { tenant: Some("other".to_owned()), ..of_rule.clone() };
+        let breakers = breakers();
+        let (stopped, now) = (1_795_000_000_000, 1_795_000_900_000);
+        // The clock of the command is slow.
+        breakers.record(record(&of_tenant, stopped, Some(stopped - 60_000)));
+        assert_eq!(breakers.lifted_at(&of_rule, now), stopped + SKEW_MS);
+        assert_eq!(breakers.lifted_at(&other, now), i64::MIN);
+        breakers.record(record(&of_tenant, stopped, Some(stopped + SKEW_MS + 1)));
+        assert_eq!(breakers.lifted_at(&of_tenant, now), stopped + SKEW_MS + 1);
+    }
+}
