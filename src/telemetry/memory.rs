@@ -20,9 +20,17 @@ impl MemoryMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
         registry.register("memory_bytes", "Memory of the states of all partitions, by table", this.bytes.clone());
-        registry.register("memory_limit_bytes", "Limit of the states of all partitions", this.states_max.clone());
+        registry.register(
+            "memory_limit_bytes",
+            "Limit of the states of all partitions, 0 without one",
+            this.states_max.clone(),
+        );
         registry.register("resident_bytes", "Resident memory of the process", this.resident.clone());
-        registry.register("resident_limit_bytes", "The value of detection.memory_mib_max", this.max.clone());
+        registry.register(
+            "resident_limit_bytes",
+            "The value of detection.memory_mib_max, 0 without it",
+            this.max.clone(),
+        );
         let help = "Entries evicted because a limit of memory or number was reached, by table";
         registry.register("evictions", help, this.evictions.clone());
         this
