@@ -218,7 +218,11 @@ impl Transactions {
         failed.or(undelivered).map_or(flushed, Err)?;
         source.commit_in(&open.checkpoint, &self.producer)?;
         retried(&self.producer, || self.producer.commit_transaction(ATTEMPT_WAIT))?;
-        refused.messages.clear();
+        if !refused.messages.is_empty() {
+            for copy in &open.copies {
+                refused.messages.remove(&Refused::key(copy));
+            }
+        }
         Ok(())
     }
 
