@@ -207,7 +207,7 @@ impl Pipeline {
                     continue;
                 }
             };
-            // Everything except events is counted with the first copy of a message.
+            // Faulty and skipped records, and notes, are counted with the first copy of a message.
             let is_first = share.is_none_or(Share::is_first);
             if !is_first {
                 note_decoding(&mut batch.epoch.tally, topic, &decoder.take_notes());
@@ -230,7 +230,9 @@ impl Pipeline {
             }));
             if !is_first {
                 decoder.take_notes();
-            } else if done.is_err() {
+            }
+            // Enriching the events of one copy can panic, so each copy has its dead letter.
+            if done.is_err() {
                 batch.found(message, Found::Unreadable(panicked(), None));
             }
         }
@@ -319,12 +321,14 @@ impl<'m, R: Rows> Batch<'_, 'm, R> {
                             }
                             epoch.fan_out(&event, outcome, (message, index), (state.scored_at(), now));
                             if let Some(appearance) = state.take_appearance() {
-                                let (position, index) = (message.position.clone(), index);
+                                let position = message.position.clone();
                                 epoch.appearances.push(Appeared { position, index, appearance });
                             }
                         }
                     }));
                     if scored.is_err() {
+                        // It would be that of the next event.
+                        let _ = state.take_appearance();
                         epoch.park(message, now, (panicked(), None), hasher);
                         *given_up = Some(message);
                     }
