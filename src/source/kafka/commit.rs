@@ -104,7 +104,8 @@ impl KafkaSource {
     pub(super) fn confirm(&mut self) -> bool {
         const SLICES: u32 = 20;
         if !self.results.is_empty() && self.owned.iter().any(|owned| owned.held.is_some()) {
-            self.results.iter().for_each(|topic| topic.flush(CONFIRM_WAIT));
+            let wait = CONFIRM_WAIT / self.results.len() as u32;
+            self.results.iter().for_each(|topic| topic.flush(wait));
             self.send_results();
         }
         for _ in 0..SLICES {
