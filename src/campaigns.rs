@@ -18,7 +18,7 @@ use std::time::Duration;
 use self::reader::Reader;
 pub(crate) use self::services::Lane;
 use crate::port::{Polled, SourceError, Store};
-use crate::retry::RetryPolicy;
+use crate::retry::{Restarts, RetryPolicy};
 use crate::telemetry::{self, Condition};
 
 /// Name of the thread, and of the lane in metrics and health checks.
@@ -29,8 +29,8 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const POLL_MESSAGES_MAX: usize = 1_000;
 /// Attempts to open the topic, and restarts after a panic.
 const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
-/// Interval in which a wait notices a stop.
-const STOP_WAIT: Duration = Duration::from_millis(200);
+/// Time after which the thread counts as recovered, milliseconds.
+const RECOVERED_MS: i64 = 60_000;
 
 impl<S: Store + 'static> Lane<S>
 where
@@ -43,7 +43,7 @@ where
 
     /// Reads until a stop. After an error or a panic, everything is opened and read again.
     fn supervise(&self, stop: &AtomicBool) {
-        let mut failures = 0;
+        let mut restarts = Restarts::new(RESTART, RECOVERED_MS);
         let mut logged = String::new();
         while !stop.load(Ordering::Relaxed) {
             let began = self.clock.now_millis();
@@ -64,17 +64,7 @@ where
                     self.health.set_of(Condition::Lane, LANE, true);
                 }
             }
-            let wait = RESTART.wait(failures + 1);
-            failures = if self.clock.now_millis() - began > 2 * RESTART.wait(u32::MAX).as_millis() as i64 {
-                0
-            } else {
-                failures + 1
-            };
-            let mut waited = Duration::ZERO;
-            while waited < wait && !stop.load(Ordering::Relaxed) {
-                std::thread::sleep(STOP_WAIT);
-                waited += STOP_WAIT;
-            }
+            restarts.wait(self.clock.now_millis() - began, stop);
         }
     }
 

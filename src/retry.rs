@@ -1,5 +1,6 @@
 //! The retry policy of every call that is tried again: exponential back-off with jitter, computed by the crate `backon`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -55,6 +56,39 @@ impl BackoffBuilder for RetryPolicy {
     }
 }
 
+/// Interval between checks for a stop during a wait.
+const STOP_CHECK_WAIT: Duration = Duration::from_millis(200);
+
+/// The restarts of a loop in a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    policy: RetryPolicy,
+    /// Time after which the loop counts as recovered, milliseconds.
+    recovered_ms: i64,
+    failures: u32,
+}
+
+impl Restarts {
+    pub(crate) const fn new(policy: RetryPolicy, recovered_ms: i64) -> Self {
+        Self { policy, recovered_ms, failures: 0 }
+    }
+
+    /// Waits before the next start, and ends early at `stop`. `ran_ms`: how long the loop ran before it failed.
+    pub(crate) fn wait(&mut self, ran_ms: i64, stop: &AtomicBool) {
+        let mut left = self.next(ran_ms);
+        while !left.is_zero() && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(STOP_CHECK_WAIT.min(left));
+            left = left.saturating_sub(STOP_CHECK_WAIT);
+        }
+    }
+
+    /// The wait. It begins anew after a recovery.
+    fn next(&mut self, ran_ms: i64) -> Duration {
+        self.failures = if ran_ms >= self.recovered_ms { 1 } else { self.failures.saturating_add(1) };
+        self.policy.wait(self.failures)
+    }
+}
+
 /// The failures of one operation, and when it is due again. For a loop that does other work meanwhile. Times are
 /// milliseconds since the epoch, wall clock.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +128,15 @@ mod tests {
     use super::*;
 
     const POLICY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(300));
+
+    #[test]
+    fn restarts_begin_anew_after_a_recovery() {
+        let policy = RetryPolicy { jitter: false, ..RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60)) };
+        let mut restarts = Restarts::new(policy, 10_000);
+        let waits = [0, 5_000, 9_999, 10_000, 0].map(|ran| restarts.next(ran).as_secs());
+        assert_eq!(waits, [1, 2, 4, 1, 2]);
+        restarts.wait(0, &AtomicBool::new(true));
+    }
 
     #[test]
     fn wait_doubles_up_to_its_maximum() {

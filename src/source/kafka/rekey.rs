@@ -23,14 +23,12 @@ use super::own_topic::OwnTopic;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use crate::number::random_id;
 use crate::port::{Clock, Condition, OffsetGap, SourceError, SourceObserver, Splitter};
-use crate::retry::RetryPolicy;
+use crate::retry::{Restarts, RetryPolicy};
 
 /// Restarts after a failure.
 const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Time that a stop waits for the last transaction.
 const STOP_WAIT: Duration = Duration::from_secs(1);
-/// Interval in which a restart that waits looks for a stop.
-const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 /// Checks the source topics, and creates the topic of forwarded messages if it is missing.
 pub fn ensure_topic(settings: &KafkaSettings) -> Result<(), SourceError> {
@@ -137,7 +135,7 @@ impl Lane {
 
     /// Forwards until a stop. Begins again after a failure or a panic.
     fn run(&mut self, first: Session) {
-        let (mut session, mut failures) = (Some(first), 0);
+        let (mut session, mut restarts) = (Some(first), Restarts::new(RESTART, RECOVERED_MS));
         while !self.stop.load(Ordering::Relaxed) {
             let began = self.clock.now_millis();
             let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -155,12 +153,7 @@ impl Lane {
             };
             tracing::error!(reason, "messages are not forwarded; beginning again at the committed offsets");
             self.observer.condition(Condition::Forwarder, PART, true);
-            failures = if self.clock.now_millis() - began >= RECOVERED_MS { 1 } else { failures + 1 };
-            let mut left = RESTART.wait(failures);
-            while !left.is_zero() && !self.stop.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK_WAIT.min(left));
-                left = left.saturating_sub(LOOK_WAIT);
-            }
+            restarts.wait(self.clock.now_millis() - began, &self.stop);
         }
     }
 }
