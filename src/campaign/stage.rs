@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::evidence::{CampaignKey, USERS_MIN, order_of, share};
 use super::found::{Campaign, Found, Joining};
-use super::rooms::Rooms;
+use super::quotas::Quotas;
 use super::window::{Group, qualified};
 use crate::appearance::Appearance;
 use crate::rule::RuleSet;
@@ -18,7 +18,7 @@ const VICTIMS_MAX: usize = 1 << 17;
 #[derive(Debug, Default)]
 pub struct Stage {
     networks: BTreeMap<u32, BTreeMap<(i64, u64), Appearance>>,
-    rooms: Rooms,
+    quotas: Quotas,
     found: BTreeMap<CampaignKey, Found>,
     /// Number of victims in `found`.
     victims: usize,
@@ -42,12 +42,12 @@ impl Stage {
         if self.networks.get(&network).is_some_and(|known| known.contains_key(&key)) {
             return Vec::new();
         }
-        if !self.rooms.enter(&appearance) {
+        if !self.quotas.add(&appearance) {
             return Vec::new();
         }
         let (app, address) = (appearance.app, appearance.address);
         self.networks.entry(network).or_default().insert(key, appearance);
-        while let Some((network, key)) = self.rooms.evict() {
+        while let Some((network, key)) = self.quotas.evict() {
             if let Some(known) = self.networks.get_mut(&network) {
                 known.remove(&key);
                 if known.is_empty() {
@@ -89,7 +89,7 @@ impl Stage {
     /// Number of appearances, and of those that were dropped because a limit was reached.
     #[must_use]
     pub const fn appearances(&self) -> (usize, u64) {
-        (self.rooms.len(), self.rooms.dropped())
+        (self.quotas.len(), self.quotas.dropped())
     }
 
     fn forget(&mut self) {

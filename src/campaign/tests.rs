@@ -149,12 +149,12 @@ fn tenant_evicts_its_own_appearances_only() {
 }
 
 #[test]
-fn room_on_a_network_is_limited() {
+fn appearances_of_a_tenant_on_a_network_are_limited() {
     let numbers = (0..1_000).map(|user| appearance((0, 1, user, 7, 9, 1)));
     assert_eq!(stage_of(numbers).appearances(), (256, 744));
     let invented =
         (0..1_000).map(|tenant| Appearance { tenant_is_known: false, ..appearance((0, tenant, 1, 7, 9, 1)) });
-    assert_eq!(stage_of(invented).appearances(), (256, 744), "all unknown tenants share the room of one");
+    assert_eq!(stage_of(invented).appearances(), (256, 744), "all unknown tenants count as one");
 }
 
 fn some(count: impl Into<SizeRange>) -> impl Strategy<Value = Vec<Numbers>> {
@@ -201,7 +201,7 @@ proptest! {
         prop_assert_eq!(whole, parts);
     }
 
-    /// The reported changes of each order end with the same incident.
+    /// Each victim of a campaign is reported, and each change has a number of its own.
     #[test]
     fn reported_changes_name_every_victim(numbers in some(1..60)) {
         let (rules, mut stage) = (RuleSet::builtin(), Stage::new(Mode::Enforce));

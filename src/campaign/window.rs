@@ -103,13 +103,12 @@ pub(super) fn qualified<'a>(
             }
             end += 1;
         }
-        if from + WINDOW_MS >= at {
-            let others = present.saturating_sub(2);
-            for (tenant, members) in &mut tenants {
-                let count = members.users.len() + others;
-                if !members.users.is_empty() && fires(count) {
-                    qualify(&mut found, *tenant, members, count);
-                }
+        // The window that begins here contains `at`, because `near` begins one window before it.
+        let others = present.saturating_sub(2);
+        for (tenant, members) in &mut tenants {
+            let count = members.users.len() + others;
+            if !members.users.is_empty() && fires(count) {
+                qualify(&mut found, *tenant, members, count);
             }
         }
         if let Some(members) = tenants.get_mut(&begin.tenant) {

@@ -69,8 +69,10 @@ impl<'l, S: Store> Reader<'l, S> {
                 let partition = (Arc::clone(&position.topic), position.partition);
                 let stage = self.stages.entry(partition).or_insert_with(|| Stage::new(lane.mode));
                 let rules = Arc::clone(&lane.rules.borrow());
+                let (_, before) = stage.appearances();
                 let found = stage.add(&rules, appearance);
                 if !message.replayed {
+                    lane.metrics.sightings("dropped", stage.appearances().1 - before);
                     self.changes.extend(found);
                 }
                 if message.replayed { "replayed" } else { "read" }
