@@ -18,7 +18,6 @@ use crate::campaign::Stage;
 use crate::config::Config;
 use crate::config::reload::Follower;
 use crate::config::rule_file::LoadedRules;
-use crate::engine;
 use crate::enrich::Enricher;
 use crate::pipeline::{Pipeline, SubjectSplitter, VerdictOutput};
 use crate::port::{Clock, FeedbackRecord, Snapshots, Source, StateRestorer, StoreError};
@@ -143,7 +142,7 @@ fn serve(
     }
     incident_tasks.start(runtime.handle());
     let campaigns = campaigns::start(config, (observer, &hasher, &rules_receiver), (store, runtime.handle()), &stop)?;
-    let pipeline = Pipeline::new(enricher, rules, hasher, settings_of(config, partitions));
+    let pipeline = Pipeline::new(enricher, rules, hasher, config.engine_settings().for_one_of(partitions));
     let outside = Environment {
         store: Arc::clone(store),
         outbox: Some(outbox),
@@ -206,12 +205,6 @@ fn with_parts(
         worker = worker.with_snapshots(settings).with_restored(restored);
     }
     worker
-}
-
-/// Settings of the states. All members of the group share the alert budget, and each has its memory for its own partitions.
-fn settings_of(config: &Config, partitions: u32) -> engine::Settings {
-    let all = config.engine_settings();
-    engine::Settings { memory_bytes_max: all.memory_bytes_max, ..all.for_one_of(partitions) }
 }
 
 /// Form of the verdicts for their topic, if it is configured.

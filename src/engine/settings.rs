@@ -55,15 +55,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up, and the memory. Partitions are
-    /// independent, so they do not share a counter.
+    /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up. Partitions are independent, so
+    /// they do not share a counter.
     #[must_use]
     pub(crate) fn for_one_of(&self, partitions: u32) -> Self {
         let share = |budget: u32| budget.div_ceil(partitions.max(1));
         Self {
             alert_budget_per_day: share(self.alert_budget_per_day),
             alert_budget_total_per_day: share(self.alert_budget_total_per_day),
-            memory_bytes_max: self.memory_bytes_max.map(|bytes| bytes / partitions.max(1) as usize),
             ..self.clone()
         }
     }
