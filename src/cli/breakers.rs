@@ -55,20 +55,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let log = record_log::open::<BreakerRecord>(&config)?;
     let mut stops: BTreeMap<_, _> =
         record_log::read_all(&*log)?.into_iter().map(|record| (record.breaker, record.state)).collect();
+    let now = SystemClock.now_millis();
     match &arguments.command {
         Command::List { all } => {
-            stops.retain(|_, state| *all || state.lifted.is_none());
+            stops.retain(|_, state| *all || state.lift(now).is_none());
             let form = if std::io::stdout().is_terminal() { Form::Lines } else { Form::Json };
             to_stdout(&text_of(&stops, form))
         }
         Command::Lift { id, propose, author } => {
             let unknown = || Failure::Usage(format!("there is no stop {}", sanitize::line(id)));
             let id = BreakerId::parse(id).ok_or_else(unknown)?;
-            let scope = stops.get(&id).filter(|state| state.lifted.is_none()).ok_or_else(unknown)?.stop.scope.clone();
+            let scope =
+                stops.get(&id).filter(|state| state.lift(now).is_none()).ok_or_else(unknown)?.stop.scope.clone();
             let (by, reason) = author.checked()?;
             let waiting = if *propose { Waiting::Proposed } else { Waiting::Requested };
-            let lift = Lift { at: SystemClock.now_millis(), by, reason, waiting };
-            stops.retain(|_, state| state.lifted.is_none() && state.stop.scope == scope);
+            let lift = Lift { at: now, by, reason, waiting };
+            stops.retain(|_, state| state.lift(now).is_none() && state.stop.scope == scope);
             let runtime = start_runtime()?;
             for (breaker, state) in stops {
                 let state = BreakerState { lifted: Some(lift.clone()), ..state };

@@ -60,13 +60,14 @@ where
             // A limit that is not below that of the tenant stops nothing before it.
             let is_own =
                 |limit: &Limit| *limit == Limit::Tenant || caps.of(*limit, &scope) < caps.of(Limit::Tenant, &scope);
-            let full = limits.filter(is_own).filter(|limit| state.is_full(&scope, *limit, caps, now));
-            let full = full.filter(|limit| waits || state.another_waits(&task.key, &scope, *limit));
-            let full = full.filter_map(|limit| {
-                let scope = BreakerScope::of_limit(incident, limit)?;
-                Some((state.full_hours(&scope, now)?, scope))
+            let full = limits.filter(is_own).filter_map(|limit| {
+                let of = BreakerScope::of_limit(incident, limit)?;
+                let hours = state.full_hours(&of, now)?;
+                let is_full =
+                    state.is_full(&scope, limit, caps, now) && (waits || state.another_waits(&task.key, &scope, limit));
+                is_full.then_some((of, hours))
             });
-            full.map(|(hours, scope)| (scope, hours)).collect()
+            full.collect()
         };
         let mut records = Vec::new();
         for (scope, hours) in full {
@@ -98,7 +99,7 @@ where
         let row =
             self.breaker_row(breaker, &scope, ActionOutcome::Stopped, format!("revocations stop, because {cause}"));
         // Members that read the same feedback stop the same. One of them reports it.
-        let is_reported = self.outbox.breakers.as_ref().is_some_and(|breakers| breakers.is_stopped(&scope));
+        let is_reported = self.outbox.breakers.as_ref().is_some_and(|breakers| breakers.is_stopped(&scope, now));
         let is_reported = is_reported && !matches!(cause, BreakerCause::Full { .. });
         let notice = if is_reported { None } else { self.stop_notice(breaker, &scope, cause, last) };
         let stop = BreakerStop { scope, cause, at: now };
@@ -122,10 +123,10 @@ where
         };
         let last = last.map_or_else(String::new, |incident| format!(" The last incident is {incident}."));
         let text = format!(
-            "Automatic revocation {of_what} is stopped ({breaker}), because {cause}.{last} These revocations wait, and each \
-             is given up after 7 days. Others continue. Check whether this is an attack or a mistake. `tokenwarden breakers \
-             list` shows the tenant and the application. `tokenwarden breakers lift {breaker}` lets these revocations \
-             continue. Until then, revoke urgent grants with `tokenwarden revoke`."
+            "Automatic revocation {of_what} is stopped ({breaker}), because {cause}.{last} These revocations wait. Each is \
+             given up after 7 days. Other revocations continue. Check whether this is an attack or a mistake. `tokenwarden breakers \
+             list` shows the tenant and the application. `tokenwarden breakers lift {breaker}` requests these \
+             revocations, and with `--propose` leaves them for review. Until then, revoke urgent grants with `tokenwarden revoke`."
         );
         self.notice(format!("breaker-{breaker}"), "Automatic revocation is stopped", text, self.outbox.notice_lanes())
     }
@@ -164,22 +165,20 @@ where
                 self.record(BREAKERS, records, &stop).await;
             }
             let written = self.write_stops(&breakers, &stop).await;
-            match &written {
-                Err(reason) if !is_reported => {
-                    tracing::warn!(reason, "a stop of revocations is not in its log; retrying");
-                }
-                _ => {}
+            if let Err(reason) = &written
+                && !is_reported
+            {
+                tracing::warn!(reason, "a stop of revocations is not in its log; retrying");
             }
             is_reported = written.is_err();
             // Without the log, a refutation could count again after a person has lifted the stop.
             if breakers.settings.refuted > 0 && now >= read_at && breakers.is_complete() {
                 let refuted = self.refuted(&breakers, now).await;
                 read_at = now + if refuted.is_ok() { FEEDBACK_INTERVAL_MS } else { FEEDBACK_RETRY_MS };
-                match &refuted {
-                    Err(error) if !is_unread => {
-                        tracing::warn!(%error, "the feedback on revocations cannot be read; breakers continue without it");
-                    }
-                    _ => {}
+                if let Err(error) = &refuted
+                    && !is_unread
+                {
+                    tracing::warn!(%error, "the feedback on revocations cannot be read; breakers continue without it");
                 }
                 is_unread = refuted.is_err();
                 let records = refuted.unwrap_or_default();
@@ -202,8 +201,8 @@ where
         for (breaker, stop) in stops {
             let Some(Lift { by, reason, waiting, .. }) = breakers.lift_of(breaker, now) else { continue };
             if waiting == Waiting::Proposed {
-                let stopped = self.outbox.inner().state.stopped_within(&stop.scope);
-                records.extend(stopped.iter().flat_map(|key| self.propose(key, now)));
+                let waiting = self.outbox.inner().state.unrequested_within(&stop.scope);
+                records.extend(waiting.iter().flat_map(|key| self.propose(key, now)));
             }
             let row = self.breaker_row(breaker, &stop.scope, ActionOutcome::Done, reason);
             let row = ActionRow { requested_by: by, ..row };
@@ -228,13 +227,7 @@ where
     /// Stops because of refuted revocations. If the feedback cannot be read, no stop begins or ends.
     async fn refuted(&self, breakers: &Breakers, now: i64) -> Result<Vec<Record>, StoreError> {
         let Some(refutations) = &breakers.refutations else { return Ok(Vec::new()) };
-        let read = tokio::select! {
-            read = refutations.read() => read,
-            () = self.clock.sleep(self.settings.call_wait) => {
-                Err(StoreError::Retriable(format!("no answer within {} s", self.settings.call_wait.as_secs())))
-            }
-        };
-        let refuted = read?;
+        let refuted = self.answer_of_store(refutations.read()).await?;
         let stops = stops_of(&refuted, breakers.settings.refuted, |scope| breakers.lifted_at(scope, now));
         Ok(stops.into_iter().flat_map(|(scope, cause)| self.stop(scope, cause, None, now)).collect())
     }

@@ -47,18 +47,9 @@ pub struct Breakers {
     pub(super) refutations: Option<Arc<dyn Refutations>>,
     log: Arc<dyn RecordLog<BreakerRecord>>,
     clock: Arc<dyn Clock>,
-    known: Mutex<BTreeMap<BreakerId, Known>>,
+    known: Mutex<BTreeMap<BreakerId, BreakerState>>,
     is_complete: AtomicBool,
     is_unreadable: AtomicBool,
-}
-
-/// A stop in the log.
-#[derive(Clone, Debug)]
-struct Known {
-    scope: BreakerScope,
-    /// Milliseconds since the epoch, wall clock of the member that stopped.
-    stopped_at: i64,
-    lifted: Option<Lift>,
 }
 
 impl Breakers {
@@ -97,24 +88,22 @@ impl Breakers {
     }
 
     /// Whether a member has a stop of this scope that no person has lifted.
-    pub(super) fn is_stopped(&self, scope: &BreakerScope) -> bool {
-        unpoisoned(&self.known).values().any(|known| known.lifted.is_none() && known.scope == *scope)
+    pub(super) fn is_stopped(&self, scope: &BreakerScope, now: i64) -> bool {
+        unpoisoned(&self.known).values().any(|known| known.lift(now).is_none() && known.stop.scope == *scope)
     }
 
     /// The lift of the stop by a person.
     pub(super) fn lift_of(&self, breaker: BreakerId, now: i64) -> Option<Lift> {
-        let lift = unpoisoned(&self.known).get(&breaker)?.lifted.clone()?;
-        lift.problem(now).is_none().then_some(lift)
+        unpoisoned(&self.known).get(&breaker)?.lift(now).cloned()
     }
 
     /// The last time at which a person lifted a stop that covers this scope in any member, milliseconds since the epoch.
     /// At least [`SKEW_MS`] after the stop, because clocks differ: the causes of the stop must not count as later.
     pub(super) fn lifted_at(&self, scope: &BreakerScope, now: i64) -> i64 {
         let known = unpoisoned(&self.known);
-        let covering = known.values().filter(|known| known.scope.covers(scope));
-        let lifts = covering.filter_map(|known| Some((known.lifted.as_ref()?, known.stopped_at)));
-        let valid = lifts.filter(|(lift, _)| lift.problem(now).is_none());
-        valid.map(|(lift, stopped_at)| lift.at.max(stopped_at + SKEW_MS)).max().unwrap_or(i64::MIN)
+        let covering = known.values().filter(|known| known.stop.scope.covers(scope));
+        let lifts = covering.filter_map(|known| Some((known.lift(now)?.at, known.stop.at)));
+        lifts.map(|(lifted, stopped)| lifted.max(stopped.saturating_add(SKEW_MS))).max().unwrap_or(i64::MIN)
     }
 
     /// Appends a record to the log.
@@ -124,14 +113,14 @@ impl Breakers {
 }
 
 impl RecordObserver<BreakerRecord> for Breakers {
-    fn record(&self, BreakerRecord { breaker, state: BreakerState { stop, lifted, .. } }: BreakerRecord) {
-        if let Some(problem) = lifted.as_ref().and_then(|lift| lift.problem(self.clock.now_millis())) {
+    fn record(&self, BreakerRecord { breaker, mut state }: BreakerRecord) {
+        if let Some(problem) = state.lifted.as_ref().and_then(|lift| lift.problem(self.clock.now_millis())) {
             tracing::error!(%breaker, problem, "the lift of a stop has no effect");
         }
         let mut known = unpoisoned(&self.known);
         // A late repetition of the stop does not remove its lift.
-        let lifted = lifted.or_else(|| known.get(&breaker)?.lifted.clone());
-        known.insert(breaker, Known { scope: stop.scope, stopped_at: stop.at, lifted });
+        state.lifted = state.lifted.or_else(|| known.get(&breaker)?.lifted.clone());
+        known.insert(breaker, state);
         if known.len() > KNOWN_MAX {
             let lifted = known.iter().filter_map(|(id, known)| Some((known.lifted.as_ref()?.at, *id)));
             let first = lifted.min().map_or(breaker, |(_, first)| first);
@@ -193,11 +182,22 @@ mod tests {
         let (breakers, scope) =
             (breakers(), BreakerScope { tenant: Some("acme".to_owned()), ..BreakerScope::default() });
         breakers.record(record(&scope, 1_000, None));
-        assert!(breakers.is_stopped(&scope));
+        assert!(breakers.is_stopped(&scope, 10_000));
         breakers.record(record(&scope, 1_000, Some(5_000)));
         breakers.record(record(&scope, 1_000, None));
-        assert!(!breakers.is_stopped(&scope));
+        assert!(!breakers.is_stopped(&scope, 10_000));
         assert_eq!(breakers.lift_of(BreakerId(7), 10_000).map(|lift| lift.at), Some(5_000));
+    }
+
+    #[test]
+    fn lift_of_a_fast_clock_lifts_nothing() {
+        let (breakers, scope) =
+            (breakers(), BreakerScope { tenant: Some("acme".to_owned()), ..BreakerScope::default() });
+        let now = 1_795_000_000_000;
+        breakers.record(record(&scope, now, Some(now + SKEW_MS + 1)));
+        assert!(breakers.lift_of(BreakerId(7), now).is_none() && breakers.is_stopped(&scope, now));
+        assert_eq!(breakers.lifted_at(&scope, now), i64::MIN);
+        assert!(breakers.lift_of(BreakerId(7), now + 1).is_some() && !breakers.is_stopped(&scope, now + 1));
     }
 
     #[test]

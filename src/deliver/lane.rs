@@ -13,7 +13,7 @@ use super::record::Record;
 use super::task::Next;
 use crate::millis::MINUTE_MS;
 use crate::number::random_id;
-use crate::port::{ActionOutcome, ActionRow, DeliveryError, Notice, Store};
+use crate::port::{ActionOutcome, ActionRow, DeliveryError, Notice, Store, StoreError};
 use crate::retry::RetryPolicy;
 use crate::telemetry::{self, Condition};
 
@@ -98,6 +98,20 @@ where
         }
         self.lane_panicked(lane);
         Err(Failed { error: retriable("the program panicked".to_owned()), panicked: true })
+    }
+
+    /// Makes a call to the store. A timeout is a failed attempt.
+    pub(super) async fn answer_of_store<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let wait = self.settings.call_wait;
+        tokio::select! {
+            answer = call => answer,
+            () = self.clock.sleep(wait) => {
+                Err(StoreError::Retriable(format!("no answer within {} s", wait.as_secs())))
+            }
+        }
     }
 
     /// Waits until the lane's next task is due. `None` if the lane is to stop.

@@ -46,13 +46,7 @@ where
             for row in &waiting {
                 rows.push_action(row);
             }
-            let written = tokio::select! {
-                written = self.store.write(&rows) => written,
-                () = self.clock.sleep(self.settings.call_wait) => {
-                    Err(StoreError::Retriable(format!("no answer within {} s", self.settings.call_wait.as_secs())))
-                }
-            };
-            match written {
+            match self.answer_of_store(self.store.write(&rows)).await {
                 Ok(()) => {
                     failures = 0;
                     self.record(ROWS, vec![Record::Written { rows: waiting.len() }], &stop).await;

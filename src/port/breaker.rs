@@ -194,6 +194,13 @@ pub struct BreakerState {
     pub lifted: Option<Lift>,
 }
 
+impl BreakerState {
+    /// The lift, if it has an effect at `now`, milliseconds since the epoch.
+    pub(crate) fn lift(&self, now: i64) -> Option<&Lift> {
+        self.lifted.as_ref().filter(|lift| lift.problem(now).is_none())
+    }
+}
+
 /// A record of the log of stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakerRecord {
@@ -205,7 +212,7 @@ impl LogRecord for BreakerRecord {
     type Key = BreakerId;
     type Value = BreakerState;
     const NAME: &'static str = "breakers";
-    const IF_LOST: &'static str = "stops of revocations that were lifted may continue in a member that has not read it";
+    const IF_LOST: &'static str = "a member that has not read the log may still apply lifted stops";
 
     fn of(breaker: BreakerId, state: BreakerState) -> Self {
         Self { breaker, state }

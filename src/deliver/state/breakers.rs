@@ -28,10 +28,11 @@ impl State {
         self.stops.values().any(|stop| stop.scope == *scope)
     }
 
-    /// The stopped revocations within `scope`, by the key of the change that requested them.
-    pub(in crate::deliver) fn stopped_within(&self, scope: &BreakerScope) -> Vec<String> {
-        let keys = self.stopped.iter().map(|(_, key)| key);
-        keys.filter(|key| self.is_within(key, scope)).cloned().collect()
+    /// The revocations within `scope` that are not requested yet, whatever they wait for, by the key of the change that
+    /// requested them. A start makes held ones due for a moment.
+    pub(in crate::deliver) fn unrequested_within(&self, scope: &BreakerScope) -> Vec<String> {
+        let waiting = self.revocations.iter().filter(|(_, asked)| !asked.effect.called);
+        waiting.filter(|(_, asked)| scope.contains(&asked.incident)).map(|(key, _)| key.clone()).collect()
     }
 
     /// The number of hours within the last day in which revocations waited for the limit of `scope`, if they wait at `now`.

@@ -368,6 +368,20 @@ fn limit_that_has_room_last_is_reported() {
     assert_eq!(last(&state, &scope("acme", RuleId::NewClient, "crm")), Limit::Application, "five of five");
 }
 
+/// After a start, held revocations are due for a moment. A lift that leaves them to people must find them too.
+#[test]
+fn unrequested_revocations_of_a_scope_need_no_hold() {
+    let mut state = State::default();
+    for id in 1..=4 {
+        state.apply(taken(incident(id, id as u32), 0, &[REVOKE]));
+    }
+    let asked = incident(3, 3);
+    let (allowance, rule, application) = (asked.tenant_id.clone(), None, String::new());
+    state.apply(Record::Called { key: change_key(&asked), at: 1, allowance, rule, application, weight: 1 });
+    let scope = BreakerScope { tenant: Some("t-1".to_owned()), ..BreakerScope::default() };
+    assert_eq!(state.unrequested_within(&scope), [change_key(&incident(1, 1))]);
+}
+
 #[test]
 fn held_revocations_are_bounded_by_tenant() {
     let mut state = State::default();
