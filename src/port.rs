@@ -12,6 +12,7 @@ mod limit;
 mod mistake;
 mod radius;
 mod record_log;
+mod revocation;
 mod silence;
 mod snapshots;
 mod source;
@@ -44,6 +45,7 @@ pub use self::limit::{Limit, Reached};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
 pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
+pub use self::revocation::Revocation;
 pub use self::silence::{
     Scope, Silence, SilenceId, SilenceKey, SilenceLimits, SilenceProblem, SilenceRecord, SilenceState, Unsent,
     WithheldCount,
@@ -331,29 +333,6 @@ pub trait Outbox: Send + Sync {
     /// Stores `notice` on disk before it returns, to be sent on every channel. A second notice with the same `key` is
     /// ignored. The key and the texts must contain no value of an event.
     fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()>;
-}
-
-/// State of a requested revocation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Revocation {
-    NotAsked,
-    /// Shadow mode: the revocation would have been requested.
-    Shadow,
-    /// Alert mode: people decide.
-    Proposed,
-    /// No response yet, or a failure that is retried.
-    Waiting(String),
-    Done,
-    AlreadyGone,
-    /// Not requested, because a limit is reached. It is requested when the limit allows it.
-    Capped(Reached),
-    /// Not requested, because all actions are paused. It is requested after the pause.
-    Paused,
-    /// Not requested, because a breaker stopped it. It is requested when a person lifts the stop.
-    Stopped(StoppedBy),
-    /// Rejected by the provider, impossible, or given up.
-    Failed(String),
 }
 
 /// The receiver accepted an alert.

@@ -67,8 +67,8 @@ pub(super) fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Rep
     let progress = Progress {
         revocation: settled.map_or(Revocation::NotAsked, |settled| settled.revocation.clone()),
         confirmation: settled.and_then(|settled| settled.confirmation),
-        revoked: outcomes.iter().filter(|(_, settled)| is_revoked(&settled.revocation)).count(),
-        not_revoked: outcomes.iter().filter(|(_, settled)| is_not_revoked(&settled.revocation)).count(),
+        revoked: outcomes.iter().filter(|(_, settled)| settled.revocation.is_done()).count(),
+        not_revoked: outcomes.iter().filter(|(_, settled)| settled.revocation.is_not_done()).count(),
         outcomes_total: outcomes.len(),
         outcomes: outcomes.into_iter().take(OUTCOMES_MAX).map(asked).collect(),
         joined: thread.joined_since(lane),
@@ -81,19 +81,4 @@ pub(super) fn report(state: &State, id: u64, lane: &str, now: i64) -> Option<Rep
 fn asked((of, settled): (&Subject, &Settled)) -> Asked {
     let Settled { revocation, confirmation, .. } = settled.clone();
     Asked { target: of.target.clone(), revocation, confirmation }
-}
-
-const fn is_revoked(revocation: &Revocation) -> bool {
-    matches!(revocation, Revocation::Done | Revocation::AlreadyGone)
-}
-
-const fn is_not_revoked(revocation: &Revocation) -> bool {
-    matches!(
-        revocation,
-        Revocation::Waiting(_)
-            | Revocation::Capped(_)
-            | Revocation::Paused
-            | Revocation::Stopped(_)
-            | Revocation::Failed(_)
-    )
 }

@@ -280,7 +280,7 @@ fn time(millis: i64) -> String {
 /// The runbooks of the rules that fired, in the order of the reasons, without repetitions.
 fn steps(signals: &[&Signal], progress: &Progress, rules: &RuleSet) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
-    if progress.not_revoked > 0 || words::is_not_revoked(&progress.revocation) {
+    if progress.not_revoked > 0 || progress.revocation.is_not_done() {
         steps.push("Revoke at the provider what tokenwarden has not revoked.".to_owned());
     }
     let fired = signals.iter().filter(|signal| signal.fired);

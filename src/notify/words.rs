@@ -148,18 +148,6 @@ pub(super) fn badge(progress: &Progress) -> Option<String> {
     Some(badge.to_owned())
 }
 
-/// A revocation was requested, and the token still works.
-pub(super) const fn is_not_revoked(revocation: &Revocation) -> bool {
-    matches!(
-        revocation,
-        Revocation::Waiting(_)
-            | Revocation::Capped(_)
-            | Revocation::Paused
-            | Revocation::Stopped(_)
-            | Revocation::Failed(_)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
