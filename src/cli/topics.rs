@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::pipeline::is_keyed;
-use crate::port::{BreakerRecord, DenylistRecord, FeedbackRecord, SilenceRecord, SourceError};
+use crate::port::{BreakerRecord, DenylistRecord, FeedbackRecord, LogRecord, SilenceRecord, SourceError};
 use crate::sanitize;
 use crate::source::kafka::{self, Finding, KafkaSettings, Level, RecordTopic, Topic};
 use crate::token::TokenHasher;
@@ -56,19 +56,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
+/// How a topic is created or checked.
+type Step = fn(&KafkaSettings) -> Result<Finding, SourceError>;
+
+/// How the topic of each configured log is created, and how it is checked.
+fn logs(config: &Config) -> impl Iterator<Item = (Step, Step)> {
+    fn of<R: LogRecord>(is_configured: bool) -> Option<(Step, Step)> {
+        is_configured.then_some((RecordTopic::<R>::create, RecordTopic::<R>::check))
+    }
+    let logs = [
+        of::<DenylistRecord>(config.denylist.is_some()),
+        of::<SilenceRecord>(config.silences.is_some()),
+        of::<FeedbackRecord>(config.feedback.is_some()),
+        of::<BreakerRecord>(config.breakers().is_some()),
+    ];
+    logs.into_iter().flatten()
+}
+
 fn create(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Finding>, SourceError> {
     let mut findings = kafka::create(kafka)?;
-    if config.denylist.is_some() {
-        findings.push(RecordTopic::<DenylistRecord>::create(kafka)?);
-    }
-    if config.silences.is_some() {
-        findings.push(RecordTopic::<SilenceRecord>::create(kafka)?);
-    }
-    if config.feedback.is_some() {
-        findings.push(RecordTopic::<FeedbackRecord>::create(kafka)?);
-    }
-    if config.breakers().is_some() {
-        findings.push(RecordTopic::<BreakerRecord>::create(kafka)?);
+    for (create, _) in logs(config) {
+        findings.push(create(kafka)?);
     }
     Ok(findings)
 }
@@ -86,17 +94,8 @@ pub(super) fn check(config: &Config, kafka: &KafkaSettings) -> Result<Vec<Findin
     for topic in readable {
         findings.extend(keys(kafka, topic)?);
     }
-    if config.denylist.is_some() {
-        findings.push(RecordTopic::<DenylistRecord>::check(kafka)?);
-    }
-    if config.silences.is_some() {
-        findings.push(RecordTopic::<SilenceRecord>::check(kafka)?);
-    }
-    if config.feedback.is_some() {
-        findings.push(RecordTopic::<FeedbackRecord>::check(kafka)?);
-    }
-    if config.breakers().is_some() {
-        findings.push(RecordTopic::<BreakerRecord>::check(kafka)?);
+    for (_, check) in logs(config) {
+        findings.push(check(kafka)?);
     }
     Ok(findings)
 }
