@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::candidate::Candidate;
-pub(crate) use self::read::handled;
 use self::read::{Activity, BY};
+pub(crate) use self::read::{handled, state_of};
 use crate::deliver::Outbox;
 use crate::millis::DAY_MS;
 use crate::number::random_id;

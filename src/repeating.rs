@@ -1,4 +1,4 @@
-//! Sends open incidents again to receivers that forget an alert, such as Alertmanager, until the incidents are resolved.
+//! Sends open incidents again to receivers whose alerts expire, such as Alertmanager, until the incidents are resolved.
 //!
 //! ClickHouse has the state of the work on an incident, so nothing is repeated without it. A failed repetition is not
 //! retried before the next one, because the receiver keeps an alert for a day.
@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::closing::state_of;
 use crate::deliver::Outbox;
 use crate::millis::HOUR_MS;
-use crate::port::{
-    About, Alert, Clock, DeliveryError, Handled, HandledStep, IncidentState, Notice, Notifier, StoreError,
-};
+use crate::port::{About, Alert, Clock, DeliveryError, Handled, HandledStep, Notice, Notifier, StoreError};
 use crate::store::{Reader, StoreSettings};
-use crate::verdict::{IncidentId, Severity};
+use crate::verdict::IncidentId;
 
 /// Time after the start, and between two repetitions.
 const WAIT: Duration = Duration::from_secs(3_600);
@@ -36,13 +35,13 @@ const OPEN: &str = "SELECT latest.incident_id AS incident_id, latest.reason AS r
 pub struct Repeating {
     pub settings: StoreSettings,
     pub outbox: Arc<Outbox>,
-    /// Channels whose receivers forget an alert.
+    /// Channels to receivers whose alerts expire.
     pub notifiers: Vec<Arc<dyn Notifier>>,
     pub clock: Arc<dyn Clock>,
 }
 
 impl Repeating {
-    /// `None`: no receiver forgets an alert.
+    /// `None`: the alerts of no receiver expire.
     pub(crate) fn new(
         settings: StoreSettings,
         outbox: Arc<Outbox>,
@@ -106,14 +105,8 @@ impl Repeating {
 fn notice_of(row: &Value, at: i64) -> Option<(IncidentId, Notice)> {
     let text = |name: &str| row[name].as_str().map(str::to_owned).unwrap_or_default();
     let incident = IncidentId::parse(&text("incident_id"))?;
-    let state = IncidentState {
-        severity: Severity::parse(&text("severity")).unwrap_or(Severity::High),
-        tenant_id: text("tenant_id"),
-        user_id: text("user_id"),
-        app_id: text("app_id"),
-    };
     let opened_at = row["opened_at"].as_i64().unwrap_or_default();
-    let handled = Handled { incident, step: HandledStep::Open, opened_at, states: vec![state] };
+    let handled = Handled { incident, step: HandledStep::Open, opened_at, states: vec![state_of(row)] };
     let about = Some(Box::new(About::Handled(handled)));
     Some((incident, Notice { title: text("reason"), text: "The incident is open.".to_owned(), at, about }))
 }

@@ -184,17 +184,21 @@ pub(super) async fn is_in_force(reader: &Reader, change: &WorkChange) -> Result<
     Ok(rows.first().is_some_and(|row| row["change_id"].as_str() == Some(change.change_id.to_string().as_str())))
 }
 
+/// The values of an incident in a row with their columns.
+pub(crate) fn state_of(row: &Value) -> IncidentState {
+    let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    IncidentState {
+        severity: Severity::parse(&text("severity")).unwrap_or(Severity::High),
+        tenant_id: text("tenant_id"),
+        user_id: text("user_id"),
+        app_id: text("app_id"),
+    }
+}
+
 /// The step of an incident, with the values of its messages.
 pub(crate) async fn handled(reader: &Reader, incident: IncidentId, step: HandledStep) -> Result<Handled, StoreError> {
     let rows = reader.rows(&format!("{STATES} LIMIT {STATES_MAX}"), &[&incident.to_string()]).await?;
-    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    let states = rows.iter().map(|row| IncidentState {
-        severity: Severity::parse(&text(row, "severity")).unwrap_or(Severity::High),
-        tenant_id: text(row, "tenant_id"),
-        user_id: text(row, "user_id"),
-        app_id: text(row, "app_id"),
-    });
-    let states = states.collect();
+    let states = rows.iter().map(state_of).collect();
     let opened_at = rows.iter().filter_map(|row| row["opened_at"].as_i64()).min().unwrap_or_default();
     Ok(Handled { incident, step, opened_at, states })
 }
