@@ -349,11 +349,8 @@ mod tests {
         assert!(baselines.find(key).is_some(), "the newest one is not evicted");
     }
 
-    fn left(baselines: &Baselines, mut keys: std::ops::Range<u64>) -> usize {
-        let all = keys.clone().count();
-        let found = keys.by_ref().filter(|key| baselines.find(*key).is_some()).count();
-        assert!(found <= all);
-        found
+    fn left(baselines: &Baselines, keys: std::ops::Range<u64>) -> usize {
+        keys.filter(|key| baselines.find(*key).is_some()).count()
     }
 
     fn assert_indexed(baselines: &Baselines) {
@@ -447,7 +444,7 @@ mod tests {
         assert_indexed(&baselines);
     }
 
-    /// The last index before a baseline is evicted that is checked in one event.
+    /// Number of baselines that one event compares.
     #[test]
     fn eviction_compares_a_fixed_number_of_baselines() {
         let compared = |max: usize| {

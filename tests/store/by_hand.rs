@@ -286,9 +286,9 @@ fn revoke_informs_users_on_request() {
     assert!(stderr.contains("messages to users: 2 sent, 0 failed"), "{stderr}");
     let bodies: Vec<Value> =
         users.requests().iter().map(|request| serde_json::from_str(&request.body).unwrap()).collect();
-    let told: Vec<_> = bodies.iter().map(|body| (&body["type"], &body["user_id"])).collect();
+    let informed: Vec<_> = bodies.iter().map(|body| (&body["type"], &body["user_id"])).collect();
     let revoked = json!("revoked");
-    assert_eq!(told, [(&revoked, &json!("ana")), (&revoked, &json!("bob"))], "each user once");
+    assert_eq!(informed, [(&revoked, &json!("ana")), (&revoked, &json!("bob"))], "each user once");
     for body in &bodies {
         assert!(body["incident_id"].as_str().unwrap().starts_with("HAND-"), "{body}");
         assert!(body["text"].as_str().unwrap().contains("HAND-"), "{body}");
