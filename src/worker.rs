@@ -478,7 +478,7 @@ fn sighting(appeared: &Appeared, key: u64) -> ResultRecord {
     ResultRecord {
         position: position.clone(),
         index: *index,
-        // All appearances on one network meet in one partition.
+        // All appearances on one network are in one partition.
         key: appearance.network.to_string(),
         json: wire::sighting::encode(appearance, key),
     }

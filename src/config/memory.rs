@@ -38,8 +38,8 @@ impl Config {
         let place = self.places.of("detection.memory_mib_max");
         (max > available).then(|| {
             format!(
-                "{place}: `detection.memory_mib_max` is {max}, but the process can have {available} MiB, so the system may \
-                 end it before the limit is reached; set at most {}",
+                "{place}: `detection.memory_mib_max` is {max}, but the process can have {available} MiB, so the \
+                 out-of-memory killer may end it before the limit is reached; set at most {}",
                 available / 2
             )
         })

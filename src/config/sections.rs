@@ -222,7 +222,7 @@ pub(crate) struct Detection {
     pub(crate) baselines_max: usize,
     /// Event ids per partition that are stored to recognise duplicates.
     pub(crate) recent_event_ids_max: usize,
-    /// Memory of the process, MiB. `None`: half of the memory that it can have.
+    /// Memory of the process, MiB. `None`: tables are limited by number only.
     pub(crate) memory_mib_max: Option<u64>,
     /// Find campaigns over the users of all partitions.
     pub(crate) campaigns: bool,

@@ -208,7 +208,7 @@ pub(super) struct Sent {
     /// The receiver's id of the first message about the incident.
     #[serde(default)]
     pub(crate) root: Option<String>,
-    /// A silence withheld the message, or a digest has it: the receiver has no message of its own.
+    /// The last message was withheld by a silence, or is in a digest.
     #[serde(default)]
     pub(crate) is_withheld: bool,
 }

@@ -246,7 +246,8 @@ where
     /// The records of the held revocation of the change `key`, which is left to people.
     pub(super) fn propose(&self, key: &str, now: i64) -> Vec<Record> {
         let Some(task) = self.held_task(key) else { return Vec::new() };
-        let (state, reason) = (Revocation::Proposed, "a person lifted the stop, and left it to people".to_owned());
+        let (state, reason) =
+            (Revocation::Proposed, "the stop was lifted with --propose; an operator must decide".to_owned());
         self.note(&task, Progress { state, fate: Fate::Final, status: 0, reason, confirmation: None }, now)
     }
 

@@ -147,12 +147,13 @@ struct Full {
 impl Full {
     /// A request waits in this period, milliseconds since the epoch.
     fn wait(&mut self, (since, until): (i64, i64), full_hours: u32) {
+        if self.stops_at.is_some() {
+            return;
+        }
         for hour in since.div_euclid(HOUR_MS)..=(until - 1).div_euclid(HOUR_MS) {
             self.hours.insert(hour);
-            if self.stops_at.is_none() && self.hours.range(hour - 23..=hour).count() >= full_hours as usize {
+            if self.hours.range(hour - 23..=hour).count() >= full_hours as usize {
                 self.stops_at = Some(hour * HOUR_MS);
-            }
-            if self.stops_at.is_some() {
                 return;
             }
         }

@@ -164,7 +164,7 @@ impl Condition {
             Self::Denylist => "the denylist cannot be read; tokens that other members revoke may be accepted",
             Self::Silences => "the silences cannot be read; alerts that new silences match are sent",
             Self::Feedback => "the feedback cannot be read; detection does not learn from new feedback",
-            Self::Breakers => "the log of breakers cannot be read; revocations that a person lets continue wait",
+            Self::Breakers => "the log of breakers cannot be read; lifts have no effect until it can",
         }
     }
 

@@ -14,7 +14,7 @@ pub enum HandledStep {
     /// An analyst works on the incident.
     Acknowledged,
     Resolved,
-    /// The incident is open. For receivers that forget an alert.
+    /// The incident is open. For receivers whose alerts expire.
     Open,
 }
 
