@@ -31,6 +31,13 @@ pub(crate) fn random_id() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
+/// The number of an id in a text: `prefix` and 16 hexadecimal digits.
+pub(crate) fn id_of(text: &str, prefix: &str) -> Option<u64> {
+    let digits = text.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
+    // The parser of numbers accepts a sign.
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +60,19 @@ mod tests {
     #[test]
     fn grouped_separates_thousands() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn id_has_a_prefix_and_16_digits() {
+        assert_eq!(id_of("INC-0123456789ABCDEF", "INC-"), Some(0x0123_4567_89ab_cdef));
+        for wrong in [
+            "0123456789ABCDEF",
+            "INC-0123456789ABCDE",
+            "INC-+123456789ABCDEF",
+            "INC-0123456789ABCDEG",
+            "SIL-0123456789ABCDEF",
+        ] {
+            assert_eq!(id_of(wrong, "INC-"), None, "{wrong}");
+        }
     }
 }

@@ -44,6 +44,7 @@ pub use self::handled::{Handled, HandledStep, IncidentState};
 pub use self::limit::{Limit, Reached};
 pub use self::mistake::Mistake;
 pub use self::radius::Radius;
+pub(crate) use self::record_log::KEPT_MS;
 pub use self::record_log::{LogRecord, RecordLog, RecordObserver};
 pub use self::revocation::Revocation;
 pub use self::silence::{

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{BaselineId, Timestamp, TokenType};
+use crate::number::id_of;
 
 /// Declares [`RuleId`] with its wire names and groups in one table.
 macro_rules! rule_ids {
@@ -215,8 +216,7 @@ pub struct IncidentId(pub u64);
 impl IncidentId {
     /// The id in a text such as `INC-0123456789ABCDEF`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("INC-").filter(|digits| digits.len() == 16)?;
-        u64::from_str_radix(digits, 16).ok().map(Self)
+        id_of(text, "INC-").map(Self)
     }
 }
 

@@ -6,14 +6,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::limit::Limit;
-use super::record_log::LogRecord;
+use super::record_log::{KEPT_MS, LogRecord};
 use super::store_error::StoreError;
-use crate::millis::{DAY_MS, MINUTE_MS};
-use crate::number::counted;
+use crate::millis::MINUTE_MS;
+use crate::number::{counted, id_of};
 use crate::verdict::{Incident, RuleId};
 
-/// Time after which a lifted stop is removed from the log, as in the topic.
-const KEPT_MS: i64 = 400 * DAY_MS;
 /// Largest accepted difference between the clocks of the command and of a member.
 pub(crate) const SKEW_MS: i64 = 5 * MINUTE_MS;
 
@@ -24,8 +22,7 @@ pub struct BreakerId(pub u64);
 impl BreakerId {
     /// The id in a text such as `BRK-0123456789ABCDEF`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("BRK-").filter(|digits| digits.len() == 16)?;
-        u64::from_str_radix(digits, 16).ok().map(Self)
+        id_of(text, "BRK-").map(Self)
     }
 }
 

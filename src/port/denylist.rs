@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record_log::LogRecord;
-use crate::millis::DAY_MS;
+use super::record_log::{KEPT_MS, LogRecord};
 use crate::verdict::Target;
 
 /// A token or grant of one tenant. Two tenants can have grants with the same id.
@@ -38,9 +37,6 @@ pub struct DenylistRecord {
     pub denial: Denial,
 }
 
-/// Time for which a lifted entry is kept for the audit, as in the topic.
-const LIFTED_MS: i64 = 400 * DAY_MS;
-
 impl LogRecord for DenylistRecord {
     type Key = DeniedKey;
     type Value = Denial;
@@ -62,7 +58,7 @@ impl LogRecord for DenylistRecord {
     fn is_kept(&self, now: i64) -> bool {
         match self.denial {
             Denial::Denied { until, .. } => until > now,
-            Denial::Lifted { at, .. } => at > now - LIFTED_MS,
+            Denial::Lifted { at, .. } => at > now - KEPT_MS,
         }
     }
 }

@@ -6,13 +6,9 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::record_log::LogRecord;
+use super::record_log::{KEPT_MS, LogRecord};
 use crate::checkpoint::TopicId;
-use crate::millis::DAY_MS;
 use crate::verdict::{IncidentId, Judgement};
-
-/// Time for which a record is kept, as in the topic.
-const KEPT_MS: i64 = 400 * DAY_MS;
 
 /// Identity of the feedback about one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

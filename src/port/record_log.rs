@@ -6,6 +6,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::millis::DAY_MS;
+
+/// Time for which records are kept: at most in a log, and in its topic.
+pub(crate) const KEPT_MS: i64 = 400 * DAY_MS;
+
 /// A record of a log. A later record replaces an earlier one with the same key.
 pub trait LogRecord: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {
     type Key: Serialize + DeserializeOwned + Eq + Send + Sync;

@@ -5,13 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::record_log::LogRecord;
+use super::record_log::{KEPT_MS, LogRecord};
 use crate::millis::{DAY_MS, MINUTE_MS};
-use crate::number::counted;
+use crate::number::{counted, id_of};
 use crate::verdict::{Incident, IncidentId, RuleId, Severity, Verdict, Victim};
 
-/// Time after its end for which a silence is kept for the audit, as in the topic.
-const KEPT_MS: i64 = 400 * DAY_MS;
 /// Largest accepted difference between the clocks of the command and of a member.
 const SKEW_MS: i64 = 5 * MINUTE_MS;
 
@@ -22,8 +20,7 @@ pub struct SilenceId(pub u64);
 impl SilenceId {
     /// The id in a text such as `SIL-0123456789ABCDEF`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("SIL-").filter(|digits| digits.len() == 16)?;
-        u64::from_str_radix(digits, 16).ok().map(Self)
+        id_of(text, "SIL-").map(Self)
     }
 }
 

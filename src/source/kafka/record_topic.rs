@@ -20,13 +20,11 @@ use super::connect::{create_topic, misconfigured};
 use super::own_topic::{ACKNOWLEDGE_WAIT_MS, producer};
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::Quiet;
-use crate::port::{LogRecord, RecordLog, RecordObserver, SourceError};
+use crate::port::{KEPT_MS, LogRecord, RecordLog, RecordObserver, SourceError};
 use crate::retry::RetryPolicy;
 
 /// A later record of a key replaces an earlier one, so their order matters: one partition.
 const PARTITION: i32 = 0;
-/// 400 days, longer than any record is needed.
-const RETENTION_MS: i64 = 34_560_000_000;
 /// Interval in which the end of the observer is noticed.
 const READ_WAIT: Duration = Duration::from_millis(500);
 /// After a failure to begin reading.
@@ -64,7 +62,7 @@ impl<R: LogRecord> RecordTopic<R> {
         if exists(&admin, &name)? {
             return Ok(());
         }
-        let retention = RETENTION_MS.to_string();
+        let retention = KEPT_MS.to_string();
         let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "compact,delete")
             .set("retention.ms", &retention);
@@ -98,7 +96,7 @@ impl<R: LogRecord> RecordTopic<R> {
         Ok(if !value("cleanup.policy").contains("compact") {
             let lost = format!("set cleanup.policy=compact,delete: entries are deleted early, and {}", R::IF_LOST);
             Self::finding(settings, Level::Failed, &lost)
-        } else if value("cleanup.policy").contains("delete") && (0..RETENTION_MS).contains(&retention) {
+        } else if value("cleanup.policy").contains("delete") && (0..KEPT_MS).contains(&retention) {
             let lost = "set retention.ms=34560000000 (400 days): entries may be deleted before they expire";
             Self::finding(settings, Level::Warning, lost)
         } else {
