@@ -366,7 +366,7 @@ impl Summary {
         }
         if held > 0 {
             self.print(&format!(
-                "{held} alerts or revocations are held in {outbox} (rejected, capped, paused or refused); the next run \
+                "{held} alerts or revocations are held in {outbox} (rejected, capped, paused, stopped or refused); the next run \
                  retries them"
             ));
         }

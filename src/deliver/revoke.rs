@@ -243,16 +243,16 @@ where
         std::iter::once(record).chain(to_user).collect()
     }
 
-    /// The records of the held revocation of the change `key`, which is left to people.
+    /// The records of the revocation of the change `key`, which is left to people.
     pub(super) fn propose(&self, key: &str, now: i64) -> Vec<Record> {
-        let Some(task) = self.held_task(key) else { return Vec::new() };
+        let Some(task) = self.task_of(key) else { return Vec::new() };
         let (state, reason) =
             (Revocation::Proposed, "the stop was lifted with --propose; an operator must decide".to_owned());
         self.note(&task, Progress { state, fate: Fate::Final, status: 0, reason, confirmation: None }, now)
     }
 
-    /// The held revocation of the change `key`.
-    fn held_task(&self, key: &str) -> Option<ToRevoke> {
+    /// The revocation of the change `key`, which is not to be requested.
+    fn task_of(&self, key: &str) -> Option<ToRevoke> {
         let inner = self.outbox.inner();
         let (key, asked) = inner.state.revocations.get_key_value(key)?;
         Some(ToRevoke {
@@ -261,7 +261,7 @@ where
             incident: asked.incident.clone(),
             effect: asked.effect.clone(),
             is_paused: false,
-            is_expired: true,
+            is_expired: false,
         })
     }
 
@@ -269,7 +269,7 @@ where
     async fn give_up_oldest(&self, stop: &watch::Receiver<bool>) {
         let now = self.clock.now_millis();
         let oldest = self.outbox.inner().state.too_many_held();
-        if let Some(task) = oldest.and_then(|key| self.held_task(&key)) {
+        if let Some(task) = oldest.and_then(|key| self.task_of(&key)) {
             let reason = "given up: too many revocations of its tenant wait".to_owned();
             let progress = Progress { fate: Fate::Final, ..Progress::refused(reason, 0) };
             let records = self.note(&task, progress, now);

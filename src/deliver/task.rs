@@ -38,7 +38,7 @@ pub(super) struct Report {
     pub(crate) sent: Sent,
     /// Changes that the channel has no message about.
     pub(crate) unsent: Unsent,
-    /// A revocation was done, capped, paused or failed, and the channel has no message about it.
+    /// A revocation was done, capped, paused, stopped or failed, and the channel has no message about it.
     pub(crate) has_new_outcome: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct ToRevoke {
     pub(crate) incident: Box<Incident>,
     pub(crate) effect: Effect,
     pub(crate) is_paused: bool,
-    /// It has been open for longer than [`REVOCATION_MS_MAX`].
+    /// It has been open for longer than [`REVOCATION_MS_MAX`](super::state::REVOCATION_MS_MAX).
     pub(crate) is_expired: bool,
 }
 
