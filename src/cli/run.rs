@@ -61,14 +61,18 @@ pub(crate) struct Arguments {
 /// Runs the service until a signal stops it. All events read by then are stored and committed.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_logging("info");
+    let runtime = start_runtime()?;
+    // First, because a signal without a handler ends the process, SIGHUP too.
+    let signals = runtime
+        .block_on(async { listen_to_signals() })
+        .map_err(|error| Failure::Unavailable(format!("cannot install signal handlers: {error}")))?;
     let config = Config::load(Some(&arguments.config))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let rules = load_rules(&config)?;
-    let runtime = start_runtime()?;
     let store = Arc::new(ClickHouse::new(&config.store));
-    let done = serve(&config, rules, &runtime, &store);
+    let done = serve(&config, rules, &runtime, &store, signals);
     // The tasks that use the store have ended, so dropping it closes an embedded engine.
     runtime.shutdown_timeout(match (&done, config.store.is_embedded()) {
         (_, false) => TASKS_WAIT,
@@ -84,7 +88,9 @@ fn serve(
     loaded: LoadedRules,
     runtime: &tokio::runtime::Runtime,
     store: &Arc<ClickHouse>,
+    signals: Signals,
 ) -> Result<(), Failure> {
+    let Signals { stop, nudge, look_at_files } = signals;
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::default());
     open_store(config, runtime, store, &health)?;
@@ -117,12 +123,7 @@ fn serve(
     let incident_tasks = delivery.incident_tasks(config, store, &clock, &health);
     let (outbox, deliverer) = delivery.start(store, &clock, &metrics, &health, runtime.handle());
     drop(inside);
-    let stop = Arc::new(AtomicBool::new(false));
-    let nudge = Arc::new(Notify::new());
-    let look_at_files = Arc::new(AtomicBool::new(false));
     runtime.block_on(async {
-        listen_to_signals(Arc::clone(&stop), Arc::clone(&nudge), Arc::clone(&look_at_files))
-            .map_err(|error| Failure::Unavailable(format!("cannot install signal handlers: {error}")))?;
         serve_admin(config, &observer).await?;
         denylist::serve(config, denylist, &hasher, &observer).await?;
         signals_receiver::serve(config, (&clock, &metrics)).await?;
@@ -358,8 +359,20 @@ fn open_source(
     Err(Failure::Configuration(NO_SOURCE.to_owned()))
 }
 
+/// What signals request.
+#[derive(Clone, Default)]
+struct Signals {
+    stop: Arc<AtomicBool>,
+    /// Notified when the rules are to be reloaded.
+    nudge: Arc<Notify>,
+    /// Whether the GeoIP files are to be checked.
+    look_at_files: Arc<AtomicBool>,
+}
+
 /// SIGTERM and SIGINT stop; SIGHUP reloads rules and GeoIP files.
-fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: Arc<AtomicBool>) -> std::io::Result<()> {
+fn listen_to_signals() -> std::io::Result<Signals> {
+    let signals = Signals::default();
+    let Signals { stop, nudge, look_at_files } = signals.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -369,7 +382,7 @@ fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: A
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
-                    rules.notify_one();
+                    nudge.notify_one();
                     look_at_files.store(true, Ordering::Relaxed);
                 }
             }
@@ -383,5 +396,5 @@ fn listen_to_signals(stop: Arc<AtomicBool>, rules: Arc<Notify>, look_at_files: A
             std::process::exit(0);
         });
     });
-    Ok(())
+    Ok(signals)
 }
