@@ -1,7 +1,5 @@
-//! A real Apache Kafka, one node in KRaft mode, with an open listener and one that asks for a password.
+//! A real Apache Kafka of one node or three.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -11,17 +9,18 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::acl::{self, Operation, Permission, Resource};
-use super::process::{Tied, cache, eventually, free_port, read, wait_for_port};
+use super::broker::{Broker, Ports};
+use super::process::{eventually, read};
 
 const DENY: Permission = Permission::RD_KAFKA_ACL_PERMISSION_TYPE_DENY;
 
 pub(crate) struct Kafka {
-    server: Option<Tied>,
-    data: tempfile::TempDir,
+    nodes: Vec<Broker>,
     /// Open to all.
     pub brokers: String,
     /// SASL PLAIN, user `tokenwarden`, password `right`.
@@ -37,67 +36,70 @@ pub(crate) struct Read {
 
 impl Kafka {
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().expect("a folder");
-        let (open, guarded, controller) = (free_port(), free_port(), free_port());
-        let properties = data.path().join("server.properties");
-        let logs = data.path().join("logs");
-        let text = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=OPEN://127.0.0.1:{open},GUARDED://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=OPEN://127.0.0.1:{open},GUARDED://127.0.0.1:{guarded}\n\
-             listener.security.protocol.map=OPEN:PLAINTEXT,GUARDED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             controller.listener.names=CONTROLLER\ninter.broker.listener.name=OPEN\n\
-             sasl.enabled.mechanisms=PLAIN\nlistener.name.guarded.plain.sasl.jaas.config=\
-             org.apache.kafka.common.security.plain.PlainLoginModule required user_tokenwarden=\"right\";\n\
-             log.dirs={}\nauto.create.topics.enable=false\ngroup.initial.rebalance.delay.ms=0\n\
-             offsets.topic.num.partitions=3\noffsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-             super.users=User:ANONYMOUS\nallow.everyone.if.no.acl.found=true\n",
-            logs.display()
-        );
-        std::fs::write(&properties, text).expect("the broker's settings");
-        let formatted = java()
-            .args(["kafka.tools.StorageTool", "format", "-t", "bG9vcGJhY2stdGVzdHMtMQ", "-c"])
-            .arg(&properties)
-            .output();
-        let formatted = formatted.expect("java runs");
-        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let mut kafka =
-            Self { server: None, data, brokers: format!("127.0.0.1:{open}"), guarded: format!("127.0.0.1:{guarded}") };
+        Self::of(1)
+    }
+
+    /// Three nodes. Topics have three replicas, and a write needs two of them.
+    pub(crate) fn start_three() -> Self {
+        Self::of(3)
+    }
+
+    fn of(count: usize) -> Self {
+        let ports: Vec<Ports> = (0..count).map(|_| Ports::free()).collect();
+        let nodes = (1..=count).map(|id| Broker::new(id, &ports)).collect();
+        let list = |port: fn(&Ports) -> u16| {
+            let addresses: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", port(ports))).collect();
+            addresses.join(",")
+        };
+        let mut kafka = Self { nodes, brokers: list(|ports| ports.open), guarded: list(|ports| ports.guarded) };
         kafka.resume();
         kafka
     }
 
-    /// Kills the broker; what it has acknowledged stays on disk.
+    /// Kills all brokers; what they have acknowledged stays on disk.
     pub(crate) fn stop(&mut self) {
-        self.server = None;
+        self.nodes.iter_mut().for_each(Broker::kill);
     }
 
-    /// Starts the broker and waits until it answers.
+    /// Kills the broker that leads the partition.
+    pub(crate) fn stop_leader(&mut self, topic: &str, partition: i32) {
+        let leader = self.leader(topic, partition).expect("a leader");
+        self.nodes[leader as usize - 1].kill();
+    }
+
+    /// Number of the broker that leads the partition, as the others report it.
+    pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
+        let partitions = metadata.topics().first()?.partitions();
+        partitions.iter().find(|found| found.id() == partition).map(MetadataPartition::leader).filter(|id| *id > 0)
+    }
+
+    /// Starts the brokers that do not run, and waits until they answer and have all messages.
     pub(crate) fn resume(&mut self) {
-        let log = self.data.path().join("kafka.log");
-        let java = java();
-        let mut arguments: Vec<_> = java.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        let properties = self.data.path().join("server.properties").display().to_string();
-        arguments.extend(["kafka.Kafka".to_owned(), properties]);
-        self.server = Some(Tied::start("java", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &log));
-        let port = self.brokers.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        wait_for_port(port, &log);
+        self.nodes.iter_mut().for_each(Broker::start);
+        self.nodes.iter().for_each(Broker::wait);
         let consumer: BaseConsumer = self.client().create().expect("a client");
         // A broker that is still starting can close the connection.
-        let answers = || consumer.fetch_metadata(None, Duration::from_secs(30)).ok();
-        eventually(Duration::from_secs(60), "the broker answers", answers)
-            .unwrap_or_else(|| panic!("the broker does not answer:\n{}", read(&log)));
+        let answers = || {
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(30)).ok()?;
+            let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+            let is_whole = metadata.brokers().len() == self.nodes.len();
+            (is_whole && partitions.all(|found| found.isr().len() == found.replicas().len())).then_some(())
+        };
+        eventually(Duration::from_secs(180), "the brokers answer", answers).unwrap_or_else(|| {
+            let logs: Vec<_> = self.nodes.iter().map(|node| read(&node.log())).collect();
+            panic!("the brokers do not answer:\n{}", logs.join("\n"))
+        });
     }
 
-    /// Stops the broker's process where it is; its connections stay open.
+    /// Stops the brokers' processes where they are; their connections stay open.
     pub(crate) fn freeze(&self) {
-        self.server.as_ref().expect("a broker").signal("-STOP");
+        self.nodes.iter().for_each(|node| node.signal("-STOP"));
     }
 
     pub(crate) fn thaw(&self) {
-        self.server.as_ref().expect("a broker").signal("-CONT");
+        self.nodes.iter().for_each(|node| node.signal("-CONT"));
     }
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
@@ -106,7 +108,7 @@ impl Kafka {
 
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin = self.admin();
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.nodes.len() as i32));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let results = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
         for result in results.expect("the broker answers") {
@@ -371,23 +373,4 @@ fn read_message(message: &BorrowedMessage<'_>) -> Read {
     });
     let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
     Read { key: bytes(message.key()), payload: bytes(message.payload()), headers: headers.unwrap_or_default() }
-}
-
-/// Java with Kafka's classes, quick to start rather than to run.
-fn java() -> Command {
-    let mut java = Command::new("java");
-    java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp"]);
-    java.arg(format!("{}/*", libraries().display()));
-    java
-}
-
-fn libraries() -> PathBuf {
-    let libraries = cache().join("kafka/libs");
-    assert!(has_jar(&libraries), "no Kafka in {}: run deploy/setup.sh", libraries.display());
-    libraries
-}
-
-fn has_jar(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    entries.iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "jar"))
 }
