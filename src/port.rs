@@ -329,11 +329,16 @@ impl Notice {
 
 /// Stores alerts and revocations until they are delivered.
 pub trait Outbox: Send + Sync {
-    /// Stores `incidents` on disk before it returns, all or none. Incidents that are already stored are ignored.
+    /// Takes over `incidents`, all or none, and writes them to disk before it returns, if the disk accepts them
+    /// ([`Self::persist`]). Incidents that it has are ignored. Fails if too many deliveries wait.
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()>;
-    /// Stores `notice` on disk before it returns, to be sent on every channel. A second notice with the same `key` is
-    /// ignored. The key and the texts must contain no value of an event.
+    /// Takes over `notice` in the same way, to be sent on every channel. A second notice with the same `key` is ignored.
+    /// The key and the texts must contain no value of an event.
     fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()>;
+    /// Writes to disk what could not be written before, at intervals. Succeeds if everything is on disk. Until then,
+    /// deliveries continue, and the process forgets what it took if it ends: the caller must not commit the messages of
+    /// the incidents.
+    fn persist(&self) -> std::io::Result<()>;
 }
 
 /// The receiver accepted an alert.

@@ -51,11 +51,18 @@ impl<R: LogRecord> RecordFile<R> {
         }
         let kept: Vec<_> = last.into_values().filter(|record| record.is_kept(now)).collect();
         let draft = self.folder.join(format!("{}.new", R::NAME));
-        let mut file = private().truncate(true).open(&draft)?;
-        file.write_all(&lines(&kept)?)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, self.path())?;
+        let written = write_draft(&draft, &lines(&kept)?).and_then(|()| std::fs::rename(&draft, self.path()));
+        if written.is_err() {
+            // A part of it would take space that the disk may not have.
+            let _ = std::fs::remove_file(&draft);
+        }
+        written?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Whether the file exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.path().is_file()
     }
 
     fn path(&self) -> PathBuf {
@@ -73,6 +80,7 @@ impl<R: LogRecord> RecordFile<R> {
         let mut line = lines(std::slice::from_ref(record))?;
         let _lock = self.lock()?;
         let mut file = private().append(true).open(self.path())?;
+        let bytes = file.metadata()?.len();
         // A crash may have left a line without its end.
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {
@@ -81,9 +89,19 @@ impl<R: LogRecord> RecordFile<R> {
         if last != *b"\n" {
             line.insert(0, b'\n');
         }
-        file.write_all(&line)?;
-        file.sync_all()
+        let written = file.write_all(&line).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // The command reports that the record has no effect. If this fails, its line has none either, unless it is whole.
+            let _ = file.set_len(bytes);
+        }
+        written
     }
+}
+
+fn write_draft(draft: &Path, lines: &[u8]) -> io::Result<()> {
+    let mut file = private().truncate(true).open(draft)?;
+    file.write_all(lines)?;
+    file.sync_all()
 }
 
 /// The record in a line. `None`, with a message in the log, if it is damaged.

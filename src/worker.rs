@@ -8,7 +8,7 @@
 //!    If the store does not accept them, later rows collect in memory and, beyond a limit, on disk (`spool`).
 //! 3. **commit**: the offsets of messages whose rows are in the store are committed to the source.
 //!
-//! An offset is committed only if the incidents of all messages before it are in the outbox and their rows in the store.
+//! An offset is committed only if the incidents of all messages before it are in the outbox on disk and their rows in the store.
 //! After a crash, the process therefore reads every message again that was not committed.
 
 mod backlog;
@@ -20,6 +20,7 @@ mod limits;
 mod notices;
 mod options;
 mod outage;
+mod outbox;
 mod part;
 mod partitions;
 mod restore;
@@ -38,6 +39,7 @@ pub use self::feedback::{FeedbackLog, FeedbackSource};
 use self::feedback::{FeedbackScheduler, Moment};
 pub use self::limits::Limits;
 use self::notices::Notices;
+use self::outage::{Outage, Trouble};
 use self::partitions::Partitions;
 pub use self::partitions::Spread;
 pub(crate) use self::restore::RestoredStates;
@@ -96,8 +98,10 @@ where
     commit_retries: Retries,
     letter_retries: Retries,
     outbox_retries: Retries,
-    /// Time of the first failed write to the outbox, wall clock.
+    /// Time from which on the outbox takes no incidents over, wall clock.
     outbox_failed_at: Option<i64>,
+    /// The outbox cannot be written to disk.
+    outbox_trouble: Option<Trouble>,
     /// Files that the source could not read to the end.
     faults: Vec<String>,
     warnings: Warnings,
@@ -144,6 +148,7 @@ where
             letter_retries: Retries::new(SOURCE_RETRY),
             outbox_retries: Retries::new(OUTBOX_RETRY),
             outbox_failed_at: None,
+            outbox_trouble: None,
             faults: Vec::new(),
             warnings: Warnings::default(),
             snapshotter: None,
@@ -244,7 +249,8 @@ where
 
     /// Whether a stop continues to wait for results to be stored.
     fn is_worth_a_stop(&self, waited_ms: i64) -> bool {
-        waited_ms < STOP_WAIT_MS && !self.backlog.is_store_away() && self.outbox_failed_at.is_none()
+        let is_outbox_away = self.outbox_failed_at.is_some() || self.outbox_trouble.is_some();
+        waited_ms < STOP_WAIT_MS && !self.backlog.is_store_away() && !is_outbox_away
     }
 
     /// Number of messages that may be read now.
@@ -312,8 +318,9 @@ where
         for part in self.backlog.advance(now)? {
             self.partitions.stored(part);
         }
+        self.persist_outbox(now)?;
         self.commit(source, now)?;
-        self.notices.report(&self.backlog.outage(), now);
+        self.notices.report(&Outage { outbox: self.outbox_trouble, ..self.backlog.outage() }, now);
         let limits = &self.environment.limits;
         let is_full = self.open_bytes() >= limits.epoch_bytes_max;
         let is_due = self.taken > 0
@@ -358,11 +365,7 @@ where
             if let Err(error) = outbox.take(&self.incidents) {
                 return self.outbox_refused(error, now);
             }
-            self.outbox_retries.succeeded();
-            if self.outbox_failed_at.take().is_some() {
-                tracing::info!("the outbox can be written again");
-                self.environment.health.set(Condition::Outbox, false);
-            }
+            self.outbox_accepted();
         }
         self.incidents.clear();
         for owned in self.partitions.iter_mut().filter(|owned| owned.open.tally.messages > 0) {
@@ -385,19 +388,6 @@ where
         Ok(())
     }
 
-    fn outbox_refused(&mut self, error: std::io::Error, now: i64) -> Result<(), WorkerError> {
-        let since = *self.outbox_failed_at.get_or_insert(now);
-        if self.environment.limits.wait_ms_max.is_some_and(|max| now - since >= max) {
-            return Err(WorkerError::Outbox(error));
-        }
-        if since == now {
-            tracing::error!(%error, "the outbox cannot be written; the source waits");
-        }
-        self.environment.health.set(Condition::Outbox, true);
-        self.outbox_retries.failed(now);
-        Ok(())
-    }
-
     /// Writes the rows of the open epochs to the store, or to the spool if the epochs are full. Everything else has been
     /// published.
     fn seal(&mut self, now: i64) {
@@ -414,7 +404,8 @@ where
         self.taken = 0;
     }
 
-    /// Passes dead letters, and the offsets of stored messages, to the source.
+    /// Passes dead letters, and the offsets of stored messages, to the source. While the outbox cannot be written to disk, no
+    /// offset is committed, so that a restart reads the messages of its incidents again.
     fn commit(&mut self, source: &mut dyn Source, now: i64) -> Result<(), WorkerError> {
         if !self.letters.is_empty() && self.letter_retries.is_due(now) {
             match source.commit(&Checkpoint::default(), &self.letters) {
@@ -431,7 +422,7 @@ where
             }
         }
         let checkpoint = self.partitions.checkpoint();
-        if checkpoint.next.is_empty() || !self.commit_retries.is_due(now) {
+        if checkpoint.next.is_empty() || self.outbox_trouble.is_some() || !self.commit_retries.is_due(now) {
             return Ok(());
         }
         match source.commit(&checkpoint, &[]) {

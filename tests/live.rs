@@ -7,6 +7,8 @@
 mod breakers;
 #[path = "live/denylist.rs"]
 mod denylist;
+#[path = "live/disk.rs"]
+mod disk;
 #[path = "live/faults.rs"]
 mod faults;
 #[path = "live/kills.rs"]
@@ -17,6 +19,8 @@ mod outage;
 mod readiness;
 #[path = "live/receivers.rs"]
 mod receivers;
+#[path = "live/service.rs"]
+mod service;
 #[path = "live/signals.rs"]
 mod signals;
 #[path = "live/silences.rs"]
@@ -29,6 +33,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use receivers::Receivers;
+use service::Service;
 use support::kafka::Kafka;
 use support::process::{cache, eventually, free_port, keep_secret, read};
 use support::smtp::{PASSWORD, Smtp, USER};
@@ -36,98 +41,6 @@ use support::web::{Asked, Web};
 
 const TOPIC: &str = "token-events";
 const WEBHOOK_SECRET: &str = "a-secret-of-more-than-16-bytes";
-
-/// The service as an operator runs it.
-struct Service {
-    child: Child,
-    folder: PathBuf,
-    log: PathBuf,
-    admin: u16,
-}
-
-impl Service {
-    fn start(folder: &Path, admin: u16) -> Self {
-        Self::start_as(folder, "one", admin)
-    }
-
-    /// `member`: name in the consumer group, kept over restarts.
-    fn start_as(folder: &Path, member: &str, admin: u16) -> Self {
-        let log = folder.join(format!("log of {member}"));
-        let out = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
-            .args(["run", "--config", "tokenwarden.toml"])
-            .current_dir(folder)
-            .env_clear()
-            .env("TOKENWARDEN_CACHE", cache())
-            .env("TOKENWARDEN__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-            .env("TOKENWARDEN__OUTBOX__DIR", format!("outbox of {member}"))
-            .env("TOKENWARDEN__SOURCE__KAFKA__PROPERTIES__GROUP_INSTANCE_ID", member)
-            .stderr(out)
-            .spawn()
-            .expect("tokenwarden runs");
-        Self { child, folder: folder.to_owned(), log, admin }
-    }
-
-    fn log(&self) -> String {
-        read(&self.log)
-    }
-
-    /// Waits until the endpoint responds with 200, and returns the body.
-    fn page(&self, path: &str) -> String {
-        let url = format!("http://127.0.0.1:{}{path}", self.admin);
-        let ask = || {
-            let answer = blocking(async { reqwest::get(&url).await?.error_for_status()?.text().await });
-            answer.ok()
-        };
-        eventually(Duration::from_secs(30), path, ask).unwrap_or_else(|| panic!("no {path}:\n{}", self.log()))
-    }
-
-    /// Result of `tokenwarden sql` while the service runs.
-    fn sql(&self, sql: &str) -> String {
-        ask_store(&self.folder, sql)
-    }
-
-    /// Waits until `sql` returns `wanted`.
-    fn until(&self, sql: &str, wanted: &str) {
-        let mut last = String::new();
-        let found = eventually(Duration::from_secs(30), sql, || {
-            last = self.sql(sql);
-            (last == wanted).then_some(())
-        });
-        assert!(found.is_some(), "{sql}: {last} instead of {wanted}\n{}", self.log());
-    }
-
-    /// Waits until `/metrics` contains `line`.
-    fn until_metric(&self, line: &str) {
-        let found = || self.page("/metrics").lines().any(|found| found == line).then_some(());
-        eventually(Duration::from_secs(20), line, found).unwrap_or_else(|| panic!("{}", self.page("/metrics")));
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()));
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("kill -9");
-        self.child.wait().expect("it is gone");
-    }
-
-    fn terminate(mut self) -> (ExitStatus, Duration) {
-        let began = Instant::now();
-        self.signal("-TERM");
-        let status =
-            eventually(Duration::from_secs(15), "the service stops", || self.child.try_wait().expect("a child"));
-        (status.unwrap_or_else(|| panic!("the service does not stop:\n{}", self.log())), began.elapsed())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn blocking<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
@@ -197,11 +110,16 @@ impl Ledger {
 
     /// A thief presents a refresh token that was exchanged hours ago. Returns the id of the event.
     fn theft(&mut self, person: &str) -> String {
-        let id = format!("{person}-theft");
         // An address per thief, because thefts from one address would be one campaign and one incident.
         let host = person.as_bytes().first().copied().unwrap_or_default();
+        self.theft_from(person, &format!("203.0.113.{host}"))
+    }
+
+    /// The same from `address`.
+    fn theft_from(&mut self, person: &str, address: &str) -> String {
+        let id = format!("{person}-theft");
         let at = 1_790_000_000_000_u64 + 23 * 3_600_000 + 1_200_000;
-        self.of(person, &id, at, &format!(r#""kind":"refreshed","token_type":"refresh","token_id":"rt-{person}-20","ip_address":"203.0.113.{host}","user_agent":"python-requests/2.32.3""#));
+        self.of(person, &id, at, &format!(r#""kind":"refreshed","token_type":"refresh","token_id":"rt-{person}-20","ip_address":"{address}","user_agent":"python-requests/2.32.3""#));
         id
     }
 

@@ -118,6 +118,10 @@ impl<'l, S: Store> Reader<'l, S> {
         if !self.changes.is_empty() || !self.rows.is_empty() || self.read.next.is_empty() {
             return Ok(());
         }
+        if self.lane.outbox.persist().is_err() {
+            // The worker reports it. A restart reads the sightings again.
+            return Ok(());
+        }
         match source.commit(&self.read, &[]) {
             Ok(()) => self.read.next.clear(),
             Err(SourceError::Unavailable(reason)) => {

@@ -252,6 +252,10 @@ impl port::Outbox for Alerts {
     fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()> {
         self.outbox.notify(key, notice)
     }
+
+    fn persist(&self) -> std::io::Result<()> {
+        self.outbox.persist()
+    }
 }
 
 #[async_trait]

@@ -161,6 +161,10 @@ mod tests {
             self.0.lock().expect("a lock").push((key.to_owned(), notice));
             Ok(())
         }
+
+        fn persist(&self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     struct At(i64);

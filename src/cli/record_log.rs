@@ -27,7 +27,15 @@ pub(super) fn open<R: LogRecord>(config: &Config) -> Result<Arc<dyn RecordLog<R>
 /// Creates the topic or file if it does not exist. Removes old records of a file. `now`: milliseconds since the epoch.
 pub(super) fn prepare<R: LogRecord>(config: &Config, now: i64) -> Result<(), Failure> {
     let Some(kafka) = &config.source.kafka else {
-        return open_file::<R>(config)?.compact(now).map_err(|error| unwritable::<R>(config, &error));
+        let file = open_file::<R>(config)?;
+        return match file.compact(now) {
+            // A full disk does not prevent the start.
+            Err(error) if file.exists() => {
+                tracing::error!(%error, file = R::NAME, "old records of a file cannot be removed, so its size stays");
+                Ok(())
+            }
+            compacted => compacted.map_err(|error| unwritable::<R>(config, &error)),
+        };
     };
     RecordTopic::<R>::ensure(kafka)?;
     let Finding { level, topic, text, .. } = RecordTopic::<R>::check(kafka)?;

@@ -276,6 +276,10 @@ mod tests {
             self.taken.lock().expect("a lock").push((notice.title, notice.text));
             Ok(())
         }
+
+        fn persist(&self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     /// A folder with three of the shipped rules, and its follower.

@@ -90,7 +90,7 @@ where
         let next = || self.outbox.next_message(&lane);
         while let Some(message) = self.next_task(&lane, next, &mut changed, &mut stop).await {
             if let Some(records) = self.instead(&mut channel, &message) {
-                self.record(&lane, records, &stop).await;
+                self.record(records);
                 continue;
             }
             let alert = match &message.what {
@@ -102,7 +102,7 @@ where
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
             let answer = self.classify(&lane, &message, answer);
             let (records, wait) = self.concluded(&mut channel, message, answer, began);
-            self.record(&lane, records, &stop).await;
+            self.record(records);
             if let Some(wait) = wait {
                 self.pause(wait, &mut stop).await;
             }
@@ -349,9 +349,7 @@ where
         if records.is_empty() {
             return;
         }
-        if let Err(error) = self.outbox.append(records) {
-            tracing::error!(%error, "the outbox cannot be written");
-        }
+        self.outbox.append(records);
     }
 }
 

@@ -162,9 +162,9 @@ where
             self.health.set(Condition::Breakers, breakers.is_unreadable());
             let records = self.lifted(&breakers, now);
             if !records.is_empty() {
-                self.record(BREAKERS, records, &stop).await;
+                self.record(records);
             }
-            let written = self.write_stops(&breakers, &stop).await;
+            let written = self.write_stops(&breakers).await;
             if let Err(reason) = &written
                 && !is_reported
             {
@@ -183,7 +183,7 @@ where
                 is_unread = refuted.is_err();
                 let records = refuted.unwrap_or_default();
                 if !records.is_empty() {
-                    self.record(BREAKERS, records, &stop).await;
+                    self.record(records);
                 }
             }
             self.metrics.breakers_stopped(self.outbox.inner().state.stops.len());
@@ -212,13 +212,13 @@ where
     }
 
     /// Writes the stops to the log that it does not have.
-    async fn write_stops(&self, breakers: &Breakers, stop: &watch::Receiver<bool>) -> Result<(), String> {
+    async fn write_stops(&self, breakers: &Breakers) -> Result<(), String> {
         if !breakers.is_complete() {
             return Ok(());
         }
         let stops = self.outbox.inner().state.stops.clone();
         for (breaker, of) in stops.into_iter().filter(|(breaker, _)| !breakers.has(*breaker)) {
-            let member = self.member(BREAKERS, stop).await;
+            let member = self.member();
             breakers.append(BreakerRecord { breaker, state: BreakerState { stop: of, member, lifted: None } }).await?;
         }
         Ok(())

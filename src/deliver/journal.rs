@@ -91,7 +91,9 @@ impl Journal {
         let lines = lines(records)?;
         self.mend()?;
         self.is_torn = true;
-        let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&lines).and_then(|()| {
+            self.file.sync_data()
+        });
         if let Err(error) = written {
             // If this fails too, the next append repeats it.
             let _ = self.mend();
@@ -116,16 +118,27 @@ impl Journal {
     pub(super) fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let draft = self.folder.join("journal.new");
         let lines = lines(records)?;
-        let mut file = private().truncate(true).open(&draft)?;
-        file.write_all(&lines)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, self.folder.join(FILE))?;
-        File::open(&self.folder)?.sync_all()?;
-        self.file = file;
+        let written = write_draft(&draft, &lines).and_then(|file| {
+            std::fs::rename(&draft, self.folder.join(FILE))?;
+            Ok(file)
+        });
+        if written.is_err() {
+            // A part of it would take space that the disk may not have.
+            let _ = std::fs::remove_file(&draft);
+        }
+        // From here on, the old file has no name.
+        self.file = written?;
         self.bytes = lines.len() as u64;
         self.is_torn = false;
-        Ok(())
+        File::open(&self.folder)?.sync_all()
     }
+}
+
+fn write_draft(draft: &Path, lines: &[u8]) -> io::Result<File> {
+    let mut file = private().truncate(true).open(draft)?;
+    file.write_all(lines)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Path for a copy of a damaged file. Copies of earlier damage are renamed.

@@ -21,8 +21,6 @@ use crate::telemetry::{self, Condition};
 const RESTART: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(60));
 /// After this time without a panic, the back-off of a lane is reset.
 const RECOVERED_MS: i64 = MINUTE_MS;
-/// Writes to the outbox.
-const DISK_RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(1));
 
 /// Maximum number of rows that wait for the store. Beyond it, attempts that will be retried get no row.
 const ROWS_WAITING_MAX: usize = 100_000;
@@ -141,8 +139,8 @@ where
         }
     }
 
-    /// Writes records to the outbox. The lane waits until the write succeeds, so that no result is lost.
-    pub(super) async fn record(&self, lane: &str, mut records: Vec<Record>, stop: &watch::Receiver<bool>) {
+    /// Writes records to the outbox.
+    pub(super) fn record(&self, mut records: Vec<Record>) {
         if self.outbox.inner().state.rows.len() > ROWS_WAITING_MAX {
             for record in &mut records {
                 if let Record::Tried { row, .. } = record {
@@ -150,38 +148,18 @@ where
                 }
             }
         }
-        loop {
-            match self.outbox.append(records.clone()) {
-                Ok(()) => {
-                    self.health.set(Condition::Outbox, false);
-                    self.metrics.waiting(self.outbox.waiting(), self.outbox.held());
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(lane, %error, "the outbox cannot be written; retrying");
-                    self.health.set(Condition::Outbox, true);
-                }
-            }
-            if *stop.borrow() {
-                return;
-            }
-            self.clock.sleep(DISK_RETRY.wait(1)).await;
-        }
+        self.outbox.append(records);
+        self.metrics.waiting(self.outbox.waiting(), self.outbox.held());
     }
 
     /// Name of this outbox among those of all members.
-    pub(super) async fn member(&self, lane: &str, stop: &watch::Receiver<bool>) -> String {
-        loop {
-            let known = self.outbox.inner().state.member.clone();
-            if let Some(member) = known {
-                return member;
-            }
+    pub(super) fn member(&self) -> String {
+        let known = self.outbox.inner().state.member.clone();
+        known.unwrap_or_else(|| {
             let member = format!("{:016x}", random_id());
-            self.record(lane, vec![Record::Member { member: member.clone() }], stop).await;
-            if *stop.borrow() {
-                return member;
-            }
-        }
+            self.record(vec![Record::Member { member: member.clone() }]);
+            member
+        })
     }
 
     pub(super) async fn pause(&self, wait: Duration, stop: &mut watch::Receiver<bool>) {

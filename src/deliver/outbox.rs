@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -20,6 +21,7 @@ use super::task::{Message, Next, Report, ToRevoke, What, report};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
 use crate::port::{self, Clock, Notice, Notifier, Revocation, SilenceId, StoppedBy};
+use crate::retry::{Retries, RetryPolicy};
 use crate::verdict::{Incident, IncidentId};
 
 /// Maximum number of deliveries that wait. Beyond it, the worker waits and no delivery is dropped.
@@ -30,6 +32,8 @@ const NOTICES_MAX: usize = 1_000;
 const NOTICE_KEY_BYTES_MAX: usize = 100;
 /// The journal is rewritten when it exceeds twice its size after the last rewrite by this much.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
+/// Attempts to write the whole outbox to disk, after an append has failed.
+const DISK_RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(10));
 /// While this file is in the folder of the outbox, no revocation is requested.
 pub const PAUSE_FILE: &str = "pause-actions";
 /// Interval at which the folder is checked for [`PAUSE_FILE`] while revocations are paused.
@@ -60,12 +64,21 @@ pub(super) struct Inner {
     journal: Journal,
     pub(super) state: State,
     rewritten_bytes: u64,
+    /// The journal lacks records that the state has.
+    unwritten: Option<Unwritten>,
+}
+
+/// Why the journal is behind the state.
+#[derive(Debug)]
+struct Unwritten {
+    retries: Retries,
+    error: io::Error,
 }
 
 impl Outbox {
     /// Opens the outbox in `folder` for `notifiers`. Only one process can open it. Deliveries in it are continued.
     pub fn open(folder: &Path, notifiers: &[Arc<dyn Notifier>], clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let (mut journal, opened) = Journal::open(folder)?;
+        let (journal, opened) = Journal::open(folder)?;
         let mut state = State::default();
         for record in opened.records {
             state.apply(record);
@@ -88,9 +101,10 @@ impl Outbox {
                 state.apply(Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes });
             }
         }
-        journal.rewrite(&state.records())?;
-        let rewritten_bytes = journal.bytes();
-        let inner = Mutex::new(Inner { journal, state, rewritten_bytes });
+        let mut inner = Inner { rewritten_bytes: journal.bytes(), journal, state, unwritten: None };
+        // A full disk does not prevent the start: what the file has is delivered.
+        inner.rewrite(clock.now_millis());
+        let inner = Mutex::new(inner);
         let (changed, damaged) = (watch::Sender::new(()), opened.damaged);
         let (routes, digests) = (Routes::default(), BTreeMap::new());
         let folder = folder.to_owned();
@@ -268,16 +282,15 @@ impl Outbox {
         } else {
             Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes }
         };
-        inner.append(vec![record])?;
+        inner.append(vec![record], self.clock.now_millis());
         drop(inner);
         self.changed.send_replace(());
         Ok(())
     }
 
-    pub(super) fn append(&self, records: Vec<Record>) -> io::Result<()> {
-        self.inner().append(records)?;
+    pub(super) fn append(&self, records: Vec<Record>) {
+        self.inner().append(records, self.clock.now_millis());
         self.changed.send_replace(());
-        Ok(())
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -401,7 +414,7 @@ impl port::Outbox for Outbox {
         if inner.state.waiting() + records.len() > OPEN_MAX {
             return Err(full());
         }
-        inner.append(records)?;
+        inner.append(records, now);
         drop(inner);
         self.changed.send_replace(());
         Ok(())
@@ -409,6 +422,10 @@ impl port::Outbox for Outbox {
 
     fn notify(&self, key: &str, notice: Notice) -> io::Result<()> {
         self.notify_lanes(key, notice, self.notice_lanes())
+    }
+
+    fn persist(&self) -> io::Result<()> {
+        self.inner().persist(self.clock.now_millis())
     }
 }
 
@@ -425,18 +442,51 @@ fn notice_key(key: &str) -> String {
 }
 
 impl Inner {
-    fn append(&mut self, records: Vec<Record>) -> io::Result<()> {
-        self.journal.append(&records)?;
+    /// Takes `records` over, and writes them to disk. If that is not possible, [`Self::persist`] writes them later.
+    fn append(&mut self, records: Vec<Record>, now: i64) {
+        if self.unwritten.is_none()
+            && let Err(error) = self.journal.append(&records)
+        {
+            self.failed(error, now);
+        }
         for record in records {
             self.state.apply(record);
         }
-        if self.journal.bytes() > 2 * self.rewritten_bytes + GROWTH_BYTES_MAX {
+        if self.unwritten.is_none() && self.journal.bytes() > 2 * self.rewritten_bytes + GROWTH_BYTES_MAX {
             // The records are already on disk, so a failed rewrite does not fail the append.
             if let Err(error) = self.journal.rewrite(&self.state.records()) {
                 tracing::warn!(%error, "the outbox file cannot be rewritten, so its size grows");
             }
             self.rewritten_bytes = self.journal.bytes();
         }
-        Ok(())
+    }
+
+    fn failed(&mut self, error: io::Error, now: i64) {
+        let mut retries = self.unwritten.take().map_or(Retries::new(DISK_RETRY), |unwritten| unwritten.retries);
+        retries.failed(now);
+        self.unwritten = Some(Unwritten { retries, error });
+    }
+
+    /// Writes the whole state to disk.
+    fn rewrite(&mut self, now: i64) {
+        match self.journal.rewrite(&self.state.records()) {
+            Ok(()) => {
+                self.unwritten = None;
+                self.rewritten_bytes = self.journal.bytes();
+            }
+            Err(error) => self.failed(error, now),
+        }
+    }
+
+    /// As [`port::Outbox::persist`]. The state has all records, and its size is limited, so that the records that were not
+    /// written need no queue of their own.
+    fn persist(&mut self, now: i64) -> io::Result<()> {
+        if self.unwritten.as_ref().is_some_and(|unwritten| unwritten.retries.is_due(now)) {
+            self.rewrite(now);
+        }
+        match &self.unwritten {
+            None => Ok(()),
+            Some(Unwritten { error, .. }) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 }

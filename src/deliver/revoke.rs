@@ -58,7 +58,7 @@ where
             let is_request = refusal.is_none();
             let progress = match (refusal, &self.revoker) {
                 (Some(progress), _) => progress,
-                (None, Some(revoker)) => self.request(&**revoker, &task, began, &stop).await,
+                (None, Some(revoker)) => self.request(&**revoker, &task, began).await,
                 (None, None) => return,
             };
             self.metrics.revoked(state::outcome(&progress.state));
@@ -98,8 +98,8 @@ where
             records.extend(self.note(&task, progress, began));
             // A stop makes the waiting revocations due, this one too.
             records.extend(full);
-            self.record(REVOKE, records, &stop).await;
-            self.give_up_oldest(&stop).await;
+            self.record(records);
+            self.give_up_oldest();
             if let Some(wait) = wait {
                 self.pause(wait, &mut stop).await;
             }
@@ -107,13 +107,7 @@ where
     }
 
     /// Requests the revocation.
-    async fn request(
-        &self,
-        revoker: &dyn Revoker,
-        task: &ToRevoke,
-        now: i64,
-        stop: &watch::Receiver<bool>,
-    ) -> Progress {
+    async fn request(&self, revoker: &dyn Revoker, task: &ToRevoke, now: i64) -> Progress {
         let incident = &*task.incident;
         let Some(target) = &incident.revoke else {
             return Progress::refused("the incident has no target to revoke".to_owned(), 0);
@@ -122,7 +116,7 @@ where
             let Scope { allowance, rule, application } = Scope::of(incident);
             let (key, weight) = (task.key.clone(), self.caps().weight);
             let called = Record::Called { key, at: now, allowance, rule, application, weight };
-            self.record(REVOKE, vec![called], stop).await;
+            self.record(vec![called]);
         }
         let asked = RevokeRequest {
             target,
@@ -136,7 +130,8 @@ where
             reason: &incident.reason,
             key: &task.name,
         };
-        let failed = match self.guarded(REVOKE, revoker.revoke(asked)).await {
+        let answer = self.guarded(REVOKE, revoker.revoke(asked)).await;
+        let failed = match answer {
             Ok(done) => return Progress::done(done, incident),
             Err(failed) => failed,
         };
@@ -266,14 +261,14 @@ where
     }
 
     /// Gives up a held revocation if more are held than allowed.
-    async fn give_up_oldest(&self, stop: &watch::Receiver<bool>) {
+    fn give_up_oldest(&self) {
         let now = self.clock.now_millis();
         let oldest = self.outbox.inner().state.too_many_held();
         if let Some(task) = oldest.and_then(|key| self.task_of(&key)) {
             let reason = "given up: too many revocations of its tenant wait".to_owned();
             let progress = Progress { fate: Fate::Final, ..Progress::refused(reason, 0) };
             let records = self.note(&task, progress, now);
-            self.record(REVOKE, records, stop).await;
+            self.record(records);
         }
     }
 

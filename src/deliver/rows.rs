@@ -49,7 +49,7 @@ where
             match self.answer_of_store(self.store.write(&rows)).await {
                 Ok(()) => {
                     failures = 0;
-                    self.record(ROWS, vec![Record::Written { rows: waiting.len() }], &stop).await;
+                    self.record(vec![Record::Written { rows: waiting.len() }]);
                 }
                 Err(error) => {
                     failures += 1;

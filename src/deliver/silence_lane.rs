@@ -61,12 +61,12 @@ where
             if silences.is_complete() {
                 let records = self.ended(&silences, now);
                 if !records.is_empty() {
-                    self.record(SILENCES, records, &stop).await;
+                    self.record(records);
                 }
             }
             if now >= write_at {
                 write_at = now + COUNT_INTERVAL_MS;
-                self.write_counts(&silences, &mut written, &stop).await;
+                self.write_counts(&silences, &mut written).await;
             }
             if *stop.borrow() {
                 return;
@@ -92,12 +92,7 @@ where
     }
 
     /// Writes the counts that have changed. A count that cannot be written is written later.
-    async fn write_counts(
-        &self,
-        silences: &Silences,
-        written: &mut BTreeMap<SilenceId, u64>,
-        stop: &watch::Receiver<bool>,
-    ) {
+    async fn write_counts(&self, silences: &Silences, written: &mut BTreeMap<SilenceId, u64>) {
         let now = self.clock.now_millis();
         let counts: Vec<(SilenceId, WithheldCount)> = {
             let inner = self.outbox.inner();
@@ -107,7 +102,7 @@ where
         if counts.is_empty() {
             return;
         }
-        let member = self.member(SILENCES, stop).await;
+        let member = self.member();
         for (silence, count) in counts {
             let key = SilenceKey { silence, member: member.clone() };
             match silences.append(SilenceRecord { key, state: SilenceState::Withheld(count) }).await {

@@ -99,7 +99,7 @@ where
                 let (key, lane, at) = (message.key.clone(), lane.clone(), self.clock.now_millis());
                 let (revocation, row, channels) = (None, None, Vec::new());
                 let ended = Record::Ended { key, lane: lane.clone(), revocation, row, at, channels, sent: None };
-                self.record(&lane, vec![ended], &stop).await;
+                self.record(vec![ended]);
                 continue;
             };
             let receiver = receiver_key(&notifier.receiver(to).unwrap_or_default());
@@ -140,7 +140,7 @@ where
                 Fate::GivenUp(_) => Record::Ended { key, lane: lane_name, revocation, row, at, channels, sent: None },
             };
             records.push(record);
-            self.record(&lane, records, &stop).await;
+            self.record(records);
             if let Some(wait) = wait {
                 self.pause(wait, &mut stop).await;
             }

@@ -35,8 +35,10 @@ pub enum Condition {
     Store,
     /// The spool of rows for ClickHouse is full, or its disk fails.
     SpoolFull,
-    /// The outbox cannot be written.
+    /// Too many deliveries wait in the outbox.
     Outbox,
+    /// The outbox cannot be written to disk. Deliveries continue from memory.
+    OutboxDisk,
     /// The last snapshot of the state was not written.
     Snapshot,
     /// The topic of snapshots cannot be used.
@@ -60,7 +62,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Starting,
         Self::Hung,
         Self::NoPartitions,
@@ -78,6 +80,7 @@ impl Condition {
         Self::Store,
         Self::SpoolFull,
         Self::Outbox,
+        Self::OutboxDisk,
         Self::Snapshot,
         Self::SnapshotsOff,
         Self::OutboxDamaged,
@@ -110,6 +113,7 @@ impl Condition {
             Self::Store => "store",
             Self::SpoolFull => "spool_full",
             Self::Outbox => "outbox",
+            Self::OutboxDisk => "outbox_disk",
             Self::Snapshot => "snapshot",
             Self::SnapshotsOff => "snapshots_off",
             Self::OutboxDamaged => "outbox_damaged",
@@ -150,7 +154,10 @@ impl Condition {
             }
             Self::Store => "ClickHouse is unavailable",
             Self::SpoolFull => "the spool for ClickHouse is full or its disk fails; partitions are paused",
-            Self::Outbox => "the outbox cannot be written",
+            Self::Outbox => "too many deliveries wait in the outbox; the source is paused",
+            Self::OutboxDisk => {
+                "the outbox cannot be written to disk; alerts and revocations continue from memory, and offsets are not committed"
+            }
             Self::Snapshot => {
                 "the last snapshot of the state was not written; a restart reads the messages since the one before again"
             }

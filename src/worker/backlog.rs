@@ -103,6 +103,7 @@ where
 
     pub(super) fn outage(&self) -> Outage {
         Outage {
+            outbox: None,
             store: self.store_trouble,
             spool: self.spool_trouble,
             spool_bytes: self.spool.as_ref().map_or(0, Spool::bytes),

@@ -23,7 +23,8 @@ where
         stop: &AtomicBool,
     ) -> Result<(), WorkerError> {
         let is_worth_waiting = |worker: &Self, waited| {
-            waited < HANDOVER_WAIT_MS && !worker.backlog.is_behind() && !stop.load(Ordering::Relaxed)
+            let is_behind = worker.backlog.is_behind() || worker.outbox_trouble.is_some();
+            waited < HANDOVER_WAIT_MS && !is_behind && !stop.load(Ordering::Relaxed)
         };
         if !self.drain(source, observe, is_worth_waiting)? {
             tracing::warn!("rows of revoked partitions are not stored; the new owner reads their messages again");

@@ -1,4 +1,4 @@
-//! Notices about the store, the spool and the alert budget.
+//! Notices about the store, the spool, the disk of the outbox and the alert budget.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub(super) struct Notices {
     outbox: Option<Arc<dyn Outbox>>,
     store_day: Option<i64>,
     spool_day: Option<i64>,
+    outbox_day: Option<i64>,
     /// Withheld alerts that are not reported yet, and the time of the first.
     withheld: Withheld,
     withheld_since: i64,
@@ -38,6 +39,7 @@ impl Notices {
             outbox,
             store_day: None,
             spool_day: None,
+            outbox_day: None,
             withheld,
             withheld_since: 0,
             withheld_at: None,
@@ -79,6 +81,13 @@ impl Notices {
             self.report_withheld(now);
         }
         let Some(outbox) = &self.outbox else { return };
+        if outage.outbox.is_some() && self.outbox_day != day {
+            if outbox.notify(&format!("outbox-disk-{}", now / DAY_MS), outbox_notice(now)).is_err() {
+                self.retries.failed(now);
+                return;
+            }
+            self.outbox_day = day;
+        }
         if let Some(trouble) = outage.spool
             && self.spool_day != day
         {
@@ -111,6 +120,14 @@ fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
          'watch' ORDER BY score DESC LIMIT 100."
     );
     Notice { title: "Alerts are withheld by the alert budget".to_owned(), text, at: now, about: None }
+}
+
+fn outbox_notice(now: i64) -> Notice {
+    let text = "Alerts and revocations continue from memory, and rows are stored. No offset is committed: if the process \
+                ends, it reads the messages again at its start and repeats deliveries; repeated revocations have the same \
+                keys. Make room on the disk of outbox.dir. The log has the reason.";
+    let title = "The outbox cannot be written to disk";
+    Notice { title: title.to_owned(), text: text.to_owned(), at: now, about: None }
 }
 
 fn store_notice(outage: &Outage, trouble: Trouble, now: i64) -> Notice {
@@ -161,9 +178,13 @@ mod tests {
             self.0.lock().expect("the lock is not poisoned").push((key.to_owned(), notice));
             Ok(())
         }
+
+        fn persist(&self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
-    const QUIET: Outage = Outage { store: None, spool: None, spool_bytes: 0, spool_bytes_max: 0 };
+    const QUIET: Outage = Outage { outbox: None, store: None, spool: None, spool_bytes: 0, spool_bytes_max: 0 };
 
     #[test]
     fn withheld_alerts_are_reported_once_a_day() {

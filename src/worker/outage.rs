@@ -1,12 +1,14 @@
-//! Lasting failures of the store and of the spool.
+//! Lasting failures of the store, the spool and the disk of the outbox.
 
 use crate::millis::MINUTE_MS;
 
 /// Interval at which lasting trouble is logged.
 const REPORT_EVERY_MS: i64 = MINUTE_MS;
 
-/// Current trouble of store and spool.
+/// Current trouble of store, spool and outbox.
 pub(super) struct Outage {
+    /// The outbox cannot be written to disk.
+    pub(crate) outbox: Option<Trouble>,
     pub(crate) store: Option<Trouble>,
     pub(crate) spool: Option<Trouble>,
     pub(crate) spool_bytes: u64,

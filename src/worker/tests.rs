@@ -280,6 +280,10 @@ impl<F: Fn(&[Incident]) -> std::io::Result<()> + Send + Sync> Outbox for TestOut
         self.1.lock().expect("a lock").push((key.to_owned(), notice));
         Ok(())
     }
+
+    fn persist(&self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn play_into(outbox: Option<Arc<dyn Outbox>>, steps: Vec<PollStep>, limits: Limits, store: TestStore) -> RunResult {

@@ -12,7 +12,7 @@ use super::support::process::{keep_one_rule, wait_for_port};
 use super::*;
 
 /// A ClickHouse server: a process with the embedded engine and its HTTP endpoint.
-struct ClickHouse {
+pub(super) struct ClickHouse {
     folder: tempfile::TempDir,
     port: u16,
     process: Option<(Child, ChildStdin)>,
@@ -20,7 +20,7 @@ struct ClickHouse {
 
 impl ClickHouse {
     /// A server that is down. It has run once, so that it has a password.
-    fn prepared() -> Self {
+    pub(super) fn prepared() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let text = format!(
@@ -36,7 +36,7 @@ impl ClickHouse {
         server
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         let log = self.folder.path().join("log");
         let out = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
@@ -78,7 +78,7 @@ impl ClickHouse {
     }
 
     /// Writes the section `[store]` of a service that uses the server.
-    fn configure(&self, folder: &Path) {
+    pub(super) fn configure(&self, folder: &Path) {
         let endpoint = read(&self.folder.path().join("data/endpoint.json"));
         let endpoint: serde_json::Value = serde_json::from_str(&endpoint).expect("JSON");
         keep_secret(&folder.join("store.password"), endpoint["password"].as_str().expect("a password"));
@@ -98,12 +98,12 @@ impl Drop for ClickHouse {
 }
 
 /// First line of `/readyz`, with any status.
-fn readiness(service: &Service) -> String {
+pub(super) fn readiness(service: &Service) -> String {
     let url = format!("http://127.0.0.1:{}/readyz", service.admin);
     blocking(async { reqwest::get(&url).await?.text().await }).unwrap_or_default()
 }
 
-fn until_unready(service: &Service, condition: &str) {
+pub(super) fn until_unready(service: &Service, condition: &str) {
     let found = eventually(Duration::from_secs(60), condition, || {
         readiness(service).lines().any(|line| line.starts_with(condition)).then_some(())
     });
@@ -111,7 +111,7 @@ fn until_unready(service: &Service, condition: &str) {
 }
 
 /// Sum of the committed offsets of all partitions.
-fn committed(kafka: &Kafka) -> i64 {
+pub(super) fn committed(kafka: &Kafka) -> i64 {
     let consumer: BaseConsumer = kafka.client().set("group.id", "tokenwarden").create().expect("a client");
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_range(TOPIC, 0, 2);

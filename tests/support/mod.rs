@@ -12,6 +12,7 @@ pub(crate) mod acl;
 pub(crate) mod actions;
 pub(crate) mod broker;
 pub(crate) mod clock;
+pub(crate) mod disk;
 pub(crate) mod flood;
 pub(crate) mod kafka;
 pub(crate) mod observer;

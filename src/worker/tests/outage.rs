@@ -460,3 +460,40 @@ fn metrics_do_not_count_replayed_messages() {
     let replayed = vec![PollStep::Replayed(past("yesterday")), PollStep::Messages(past("today")), until_committed(12)];
     assert_eq!(counted(replayed), live);
 }
+
+/// An outbox whose disk is full for the first `failures` attempts.
+struct FullDisk {
+    failures: usize,
+    attempts: AtomicUsize,
+}
+
+impl Outbox for FullDisk {
+    fn take(&self, _: &[Incident]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn notify(&self, _: &str, _: Notice) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn persist(&self) -> std::io::Result<()> {
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        if attempt < self.failures { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn offsets_wait_until_the_outbox_is_on_disk() {
+    let play_with = |failures, wait_ms_max| {
+        let outbox = Arc::new(FullDisk { failures, attempts: AtomicUsize::new(0) });
+        let limits = Limits { wait_ms_max, ..Limits::REPLAY };
+        let result = play_into(Some(Arc::clone(&outbox) as _), vec![theft("v")], limits, TestStore::default());
+        let committed = result.log.iter().any(|seen| matches!(seen, Seen::Committed(_)));
+        let stored = result.log.iter().any(|seen| matches!(seen, Seen::Stored(_)));
+        (result.done, stored, committed, outbox.attempts.load(Ordering::Relaxed))
+    };
+    let (done, stored, committed, attempts) = play_with(20, Some(600_000));
+    assert!(done.is_ok() && stored && committed && attempts > 20, "{attempts} attempts");
+    let (done, _, committed, _) = play_with(usize::MAX, Some(0));
+    assert!(done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))) && !committed);
+}
