@@ -58,3 +58,26 @@ fn readyz_follows_assignment_and_the_broker() {
     service.until("SELECT uniqExact(event_id) FROM token_events", "600");
     assert_eq!(service.terminate().0.code(), Some(0));
 }
+
+#[test]
+fn signals_during_the_start_are_handled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure_from(folder.path(), "[source.file]\npath = '-'\n");
+    let start = |member: &str| {
+        let admin = free_port();
+        let mut command = Service::command(folder.path(), member, admin);
+        command.env_remove("TOKENWARDEN__SOURCE__KAFKA__PROPERTIES__GROUP_INSTANCE_ID");
+        let log = folder.path().join(format!("log of {member}"));
+        let service = Service::spawn(command.stdin(std::process::Stdio::piped()), &log, admin);
+        // Its first lines are warnings about the configuration.
+        let begun = || (!service.log().is_empty()).then_some(());
+        eventually(Duration::from_secs(60), "the start has begun", begun).expect("a line of the log");
+        service
+    };
+    let service = start("one");
+    service.signal("-HUP");
+    assert_eq!(service.page("/readyz"), "ok\n");
+    drop(service);
+    let (status, took) = start("two").terminate();
+    assert_eq!(status.code(), Some(0), "after {took:?}");
+}
