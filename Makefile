@@ -92,7 +92,7 @@ bench-kafka: ## measures throughput, revocation latency and restoration with a r
 KILLS ?= 20
 FAULT_SEED ?= 1
 
-faults: ## kills the service at random points with faults around them (KILLS=20 FAULT_SEED=1) and writes docs/reliability.md
+faults: ## kills the service again and again with faults around it (KILLS=20 FAULT_SEED=1) and writes docs/reliability.md
 	@deploy/setup.sh test
 	TOKENWARDEN_CACHE=$(CACHE) TOKENWARDEN_FAULTS=$(KILLS) TOKENWARDEN_FAULTS_SEED=$(FAULT_SEED) \
 		TOKENWARDEN_FAULTS_PAGE=docs/reliability.md TOKENWARDEN_FAULTS_COMMIT=$(BUILD) \

@@ -4,7 +4,7 @@
 //! first. The modules form seven layers. A module imports only its own layer and lower ones (`tests/layers.rs` checks
 //! it):
 //!
-//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`appearance`], [`checkpoint`], [`snapshot`], [`tally`]
+//! 0. types: [`key`], [`event`], [`token`], [`secret`], [`sanitize`], [`mod@format`], [`millis`], [`number`], [`lock`], [`kill_point`], [`feed`], [`place`], [`route`], [`enrichment`], [`verdict`], [`appearance`], [`checkpoint`], [`snapshot`], [`tally`]
 //! 1. detection: [`math`], [`memory`], [`detector`], [`rule`], [`policy`], [`decide`], [`engine`], [`campaign`]
 //! 2. ports: the traits of [`port`], the shared HTTP client [`outgoing`], the retry policy [`retry`], lines of journals [`line`], signed tokens [`jose`], and the keys of their issuers [`jwks`]
 //! 3. adapters: [`wire`], [`enrich`], [`source`], [`store`], [`notify`], [`revoke`], [`denylist`], [`record_file`], [`state_dir`]
@@ -32,6 +32,7 @@ pub mod event;
 pub mod feed;
 pub mod format;
 pub mod key;
+pub mod kill_point;
 mod lock;
 mod millis;
 mod number;

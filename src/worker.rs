@@ -50,6 +50,7 @@ use self::warnings::Warnings;
 use crate::campaign::Stage;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
+use crate::kill_point::{Step, reach};
 use crate::pipeline::{Appeared, Epoch, Group, Pipeline, VerdictOutput};
 use crate::port::{Message, Polled, ResultRecord, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
@@ -362,9 +363,11 @@ where
         if let Some(outbox) = &self.environment.outbox
             && !self.incidents.is_empty()
         {
+            reach(Step::BeforeOutbox);
             if let Err(error) = outbox.take(&self.incidents) {
                 return self.outbox_refused(error, now);
             }
+            reach(Step::AfterOutbox);
             self.outbox_accepted();
         }
         self.incidents.clear();
@@ -425,8 +428,10 @@ where
         if checkpoint.next.is_empty() || self.outbox_trouble.is_some() || !self.commit_retries.is_due(now) {
             return Ok(());
         }
+        reach(Step::BeforeCommit);
         match source.commit(&checkpoint, &[]) {
             Ok(()) => {
+                reach(Step::AfterCommit);
                 self.partitions.committed();
                 self.commit_retries.succeeded();
                 self.environment.health.set(Condition::Commit, false);

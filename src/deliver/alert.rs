@@ -12,6 +12,7 @@ use super::lane::{Attempt, Failed, Trouble};
 use super::record::{Hold, REVOKE, Record, Sent, Work};
 use super::routes::name_of;
 use super::task::{Message, What};
+use crate::kill_point::{Step, reach};
 use crate::millis::HOUR_MS;
 use crate::port::{Accepted, ActionOutcome, ActionRow, Alert, DeliveryError, Notifier, Store};
 use crate::telemetry::Condition;
@@ -99,7 +100,9 @@ where
                 What::Digest(_) => continue,
             };
             let began = self.clock.now_millis();
+            reach(Step::BeforeAlert);
             let answer = self.guarded(&lane, notifier.notify(alert, &message.key)).await;
+            reach(Step::AfterAlert);
             let answer = self.classify(&lane, &message, answer);
             let (records, wait) = self.concluded(&mut channel, message, answer, began);
             self.record(records);

@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::record::Record;
+use crate::kill_point::{Step, reach};
 use crate::line::{lines, private, read, split, whole};
 
 /// Contains the lines that could not be read. While it exists, `/readyz` reports the damage.
@@ -92,6 +93,7 @@ impl Journal {
         self.mend()?;
         self.is_torn = true;
         let written = self.file.write_all(&lines).and_then(|()| {
+            reach(Step::InOutbox);
             self.file.sync_data()
         });
         if let Err(error) = written {
@@ -119,6 +121,7 @@ impl Journal {
         let draft = self.folder.join("journal.new");
         let lines = lines(records)?;
         let written = write_draft(&draft, &lines).and_then(|file| {
+            reach(Step::InRewrite);
             std::fs::rename(&draft, self.folder.join(FILE))?;
             Ok(file)
         });

@@ -11,6 +11,7 @@ use super::outbox::PAUSE_FILE;
 use super::record::{Hold, REVOKE, Record};
 use super::state::{self, REVOCATION_MS_MAX};
 use super::task::ToRevoke;
+use crate::kill_point::{Step, reach};
 use crate::millis::{DAY_MS, HOUR_MS};
 use crate::number::grouped;
 use crate::port::{
@@ -130,7 +131,9 @@ where
             reason: &incident.reason,
             key: &task.name,
         };
+        reach(Step::BeforeRevocation);
         let answer = self.guarded(REVOKE, revoker.revoke(asked)).await;
+        reach(Step::AfterRevocation);
         let failed = match answer {
             Ok(done) => return Progress::done(done, incident),
             Err(failed) => failed,

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::deliverer::Deliverer;
 use super::record::Record;
+use crate::kill_point::{Step, reach};
 use crate::port::{ActionRow, Rows as _, Store, StoreError};
 use crate::telemetry::Condition;
 
@@ -48,6 +49,7 @@ where
             }
             match self.answer_of_store(self.store.write(&rows)).await {
                 Ok(()) => {
+                    reach(Step::AfterActionRows);
                     failures = 0;
                     self.record(vec![Record::Written { rows: waiting.len() }]);
                 }

@@ -41,6 +41,7 @@ pub use self::settings::StoreSettings;
 pub use self::settings::library_in;
 use self::stored::Stored;
 use self::tables::TABLES;
+use crate::kill_point::{Step, reach};
 use crate::outgoing::is_loopback;
 use crate::port::{Rows as _, Store, StoreError};
 
@@ -233,6 +234,7 @@ impl Store for ClickHouse {
         let [events, others @ ..] = rows.batches();
         if !events.is_empty() {
             self.checked(&link, events, self.insert_events(&link, events).await).await?;
+            reach(Step::BetweenInserts);
         }
         for batch in others.into_iter().filter(|batch| !batch.is_empty()) {
             self.checked(&link, batch, self.insert(&link, batch).await).await?;

@@ -13,6 +13,7 @@ use super::error::WorkerError;
 use super::outage::{Outage, Trouble};
 use super::part::{Lent, Ownership, Part};
 use super::spool::{Refused, Spool};
+use crate::kill_point::{Step, reach};
 use crate::port::{Rows as _, SavedRows, Store, StoreError};
 use crate::retry::{Retries, RetryPolicy};
 use crate::telemetry::{Condition, Health, Metrics, StoreState};
@@ -277,7 +278,9 @@ where
         }
         let (store, parts) = (Arc::clone(&self.store), head.parts.clone());
         let attempt = async move {
+            reach(Step::BeforeInsert);
             let written = tokio::time::timeout(ATTEMPT_WAIT, write(&*store, &parts)).await;
+            reach(Step::AfterInsert);
             let late = || StoreError::Retriable(format!("no answer within {} s", ATTEMPT_WAIT.as_secs()));
             written.unwrap_or_else(|_| Err(late()))
         };

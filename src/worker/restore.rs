@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::checkpoint::Position;
 use crate::engine::{STATE_FORMAT, State};
+use crate::kill_point::{Step, reach};
 use crate::lock::unpoisoned;
 use crate::port::{Clock, Restoration, SnapshotError, Snapshots, StateRestorer, StoredSnapshot, is_damage};
 use crate::snapshot::{self, Marker, ReadError, Unreadable, state_name};
@@ -140,6 +141,7 @@ impl StateRestorer for RestoredStates {
                 Restoration::Nothing
             }
             Ok(Some(Found { restored, offset, bytes })) => {
+                reach(Step::AfterRestoration);
                 let took_ms = self.clock.now_millis() - began;
                 self.metrics.snapshot_restored(&name, bytes, took_ms);
                 let Marker { baselines, build, .. } = &restored.marker;

@@ -17,6 +17,7 @@ use super::partitions::{Owned, Partitions};
 use super::restore::{Refusal, usable};
 use crate::checkpoint::Checkpoint;
 use crate::engine::STATE_FORMAT;
+use crate::kill_point::{Step, reach};
 use crate::millis::MINUTE_MS;
 use crate::pipeline::Pipeline;
 use crate::port::{Clock, SavedRows, SnapshotWriter, Snapshots, Source, StoredSnapshot};
@@ -285,6 +286,7 @@ impl Snapshotter {
         };
         let saved = self.settings.to.begin(&name).and_then(|mut writer| {
             let extent = owned.save(&mut |record| writer.write(record))?;
+            reach(Step::InSnapshot);
             Ok((writer, Marker { extent, ..marker }))
         });
         let now = self.clock.now_millis();

@@ -63,6 +63,7 @@ fn full_disk_delays_no_alert() {
     service.kill();
     disk.fill();
     let service = start(folder.path(), &disk, "one");
+    assert_eq!(service.page("/healthz"), "ok\n");
     ledger.theft("ben");
     ledger.send(&kafka);
     receivers.wait_for("ben");
@@ -80,6 +81,7 @@ fn full_disk_delays_no_alert() {
     // What was delivered from memory is on disk, and is not repeated.
     let before = ["ana", "ben"].map(|person| receivers.of(person).revocations.len());
     let service = start(folder.path(), &disk, "one");
+    assert_eq!(service.page("/healthz"), "ok\n");
     ledger.theft("cem");
     ledger.send(&kafka);
     receivers.wait_for("cem");
@@ -186,7 +188,7 @@ fn full_disk_of_the_spool_pauses_until_there_is_space() {
     ledger.send(&kafka);
     let is_full = || super::outage::readiness(&service).contains("spool_full: ").then_some(());
     // Not before 32 MiB of rows are in memory.
-    eventually(Duration::from_secs(180), "rows wait", is_full).unwrap_or_else(|| panic!("{}", service.log()));
+    eventually(Duration::from_secs(600), "rows wait", is_full).unwrap_or_else(|| panic!("{}", service.log()));
     until_unready(&service, "store: ");
     service.until_metric("tokenwarden_unready{condition=\"spool_full\"} 1");
     until_sent(&receivers, "Detection is paused: rows cannot be stored");

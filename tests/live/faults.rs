@@ -1,17 +1,24 @@
 //! `make faults`: the service is killed at random points, with a random fault around each. Afterwards its rows, verdicts,
 //! alerts and revocations are compared with those of an undisturbed service that reads the same messages.
 
+#[path = "faults/fault.rs"]
 mod fault;
+#[path = "faults/files.rs"]
+mod files;
+#[path = "faults/findings.rs"]
+mod findings;
+#[path = "faults/round.rs"]
+mod round;
+#[path = "faults/stage.rs"]
+mod stage;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::process::Stdio;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
-
-use self::fault::{Failure, Fault, Receiver};
-use super::support::proxy::{Mode, Proxy};
+use self::fault::Fault;
+use self::findings::Findings;
+use self::stage::{Stage, ports};
+use super::outage::readiness;
 use super::*;
 
 const PARTITIONS: i32 = 3;
@@ -42,371 +49,38 @@ impl Random {
     }
 }
 
-/// The process that owns the ClickHouse engine: `tokenwarden run` with an idle source.
-struct Engine {
-    folder: PathBuf,
-    child: Child,
-}
-
-impl Engine {
-    fn start(folder: &Path) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log of engine"));
-        let child = Command::new(env!("CARGO_BIN_EXE_tokenwarden"))
-            .args(["run", "--config", "engine.toml"])
-            .current_dir(folder)
-            .env_clear()
-            .env("TOKENWARDEN_CACHE", cache())
-            .stdin(Stdio::piped())
-            .stderr(log.expect("a log file"))
-            .spawn();
-        let engine = Self { folder: folder.to_owned(), child: child.expect("tokenwarden runs") };
-        let ready = eventually(Duration::from_secs(60), "the engine listens", || {
-            let file = serde_json::from_str::<serde_json::Value>(&read(&folder.join("data/endpoint.json"))).ok()?;
-            let address = file["url"].as_str()?.strip_prefix("http://")?.parse().ok()?;
-            std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()
-        });
-        assert!(ready.is_some(), "{}", read(&folder.join("log of engine")));
-        engine
-    }
-
-    fn port(&self) -> u16 {
-        let file: serde_json::Value =
-            serde_json::from_str(&read(&self.folder.join("data/endpoint.json"))).expect("the engine's file");
-        let url = file["url"].as_str().expect("an address");
-        url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("kill -9");
-        self.child.wait().expect("it is gone");
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Everything around the service.
-struct Stage {
-    folder: tempfile::TempDir,
-    kafka: Kafka,
-    engine: Engine,
-    proxy: Proxy,
-    ledger: Ledger,
-    receivers: Receivers,
-    /// Proxies before the mail server and the revocation API.
-    gates: [Proxy; 2],
-    /// Connections of the gate of the present fault, before it began.
-    accepted: usize,
-    admin: [u16; 2],
-    random: Random,
-}
-
-impl Stage {
-    fn start(seed: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (kafka, receivers, port) = (Kafka::start(), Receivers::start(), free_port());
-        kafka.create_topic(TOPIC, PARTITIONS);
-        let at = folder.path();
-        let rules = at.join("rules");
-        std::fs::create_dir(&rules).expect("a folder");
-        for rule in ["refresh_reuse.toml", "new_ip.toml"] {
-            let shipped = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules").join(rule));
-            let text = shipped.replace("mode = \"shadow\"", "mode = \"enforce\"");
-            std::fs::write(rules.join(rule), text).expect("a rule");
-        }
-        let config = format!(
-            "rules_dir = 'rules'\n[source.file]\npath = '-'\n[store]\nurl = 'embedded:data'\nlisten = '127.0.0.1:{port}'\n\
-             [outbox]\ndir = 'outbox of engine'\n[admin]\nlisten = '127.0.0.1:{}'\n",
-            free_port()
-        );
-        std::fs::write(at.join("engine.toml"), config).expect("a configuration");
-        keep_secret(&at.join("key"), "a key that all members have");
-        let engine = Engine::start(at);
-        let proxy = Proxy::start(([127, 0, 0, 1], port).into());
-        let (ledger, random) = (Ledger::default(), Random(seed));
-        let admin = [free_port(), free_port()];
-        let gates = ports(&receivers).map(|port| Proxy::start(([127, 0, 0, 1], port).into()));
-        let stage = Self { folder, kafka, engine, proxy, ledger, receivers, gates, accepted: 0, admin, random };
-        stage.configure("faulty", stage.proxy.port, &stage.receivers, [stage.gates[0].port, stage.gates[1].port]);
-        stage
-    }
-
-    /// Writes the configuration of the members of the group `name`, which is also the name of their database.
-    /// `mail` and `api`: ports of the mail server and the revocation API.
-    fn configure(&self, name: &str, store: u16, receivers: &Receivers, [mail, api]: [u16; 2]) {
-        let at = self.folder.path();
-        let file: serde_json::Value =
-            serde_json::from_str(&read(&at.join("data/endpoint.json"))).expect("the engine's file");
-        let text = |key: &str| file[key].as_str().expect("text");
-        keep_secret(&at.join("store.password"), text("password"));
-        keep_secret(&at.join("api.token"), "api-s3cret");
-        keep_secret(&at.join("webhook.secret"), WEBHOOK_SECRET);
-        keep_secret(&at.join("smtp.password"), PASSWORD);
-        let config = format!(
-            "rules_dir = 'rules'\n[source.kafka]\nbrokers = '{}'\ntopics = ['{TOPIC}']\ngroup_id = '{name}'\n\
-             prefix = '{name}'\nproperties = {{ 'session.timeout.ms' = '6000' }}\n[snapshots]\ninterval_ms = 1000\n\
-             [privacy]\ntoken_key_file = 'key'\n[store]\nurl = 'http://127.0.0.1:{store}'\ndatabase = '{name}'\n\
-             user = '{}'\npassword_file = 'store.password'\n[alert.email]\n\
-             smtp_url = 'smtps://localhost:{mail}'\nfrom = 'warden@example.com'\nto = ['security@example.com']\n\
-             username = '{USER}'\npassword_file = 'smtp.password'\nca_file = '{}'\n[alert.webhook]\nurl = '{}/alerts'\n\
-             secret_file = 'webhook.secret'\n[revoke]\nmode = 'enforce'\nmax_per_hour = 10000\n\
-             [revoke.http]\npreset = 'by_id'\nurl = 'http://127.0.0.1:{api}/grants'\ntoken_file = 'api.token'\n",
-            self.kafka.brokers,
-            text("user"),
-            receivers.smtp.ca_file().display(),
-            receivers.hook.url
-        );
-        keep_secret(&at.join("tokenwarden.toml"), &config);
-    }
-
-    fn member(&self, number: usize) -> Service {
-        Service::start_as(self.folder.path(), ["one", "two"][number], self.admin[number])
-    }
-
-    /// Sends ordinary uses, a theft and a message that is no event.
-    fn send(&mut self, round: u64) {
-        let person = format!("{}{round}", char::from(b'a' + (round % 26) as u8));
-        self.ledger.ordinary(300);
-        self.ledger.rotating(&person);
-        self.ledger.theft(&person);
-        self.ledger.messages.push((person, "{\"event_id\":5}".to_owned()));
-        self.ledger.send(&self.kafka);
-    }
-
-    /// Begins a fault that must be in effect when the events of the round arrive.
-    fn begin(&mut self, fault: Fault) {
-        let Fault::Of(receiver, failure) = fault else { return };
-        let gate = &self.gates[receiver as usize];
-        match (failure, receiver) {
-            (Failure::Refuses, _) => gate.set(Mode::Refuse),
-            (Failure::LosesAnswers, _) => gate.set(Mode::LoseAnswers),
-            (Failure::Garbles, _) => gate.set(Mode::Garbage),
-            (Failure::Fails, Receiver::Mail) => self.receivers.smtp.reject("451 4.3.0 try again later"),
-            (Failure::Fails, Receiver::Revoker) => self.receivers.api.answer(&[500, 503, 429]),
-            (Failure::Hangs, Receiver::Mail) => self.receivers.smtp.hold(),
-            (Failure::Hangs, Receiver::Revoker) => self.receivers.api.hold(true),
-        }
-        gate.cut();
-        self.accepted = gate.accepted();
-    }
-
-    /// Ends a fault of [`Self::begin`].
-    fn end(&self, fault: Fault) {
-        let Fault::Of(receiver, failure) = fault else { return };
-        self.gates[receiver as usize].set(Mode::Pass);
-        match (failure, receiver) {
-            (Failure::Fails, Receiver::Mail) => self.receivers.smtp.accept(),
-            (Failure::Hangs, Receiver::Mail) => self.receivers.smtp.answer(),
-            (Failure::Hangs, Receiver::Revoker) => self.receivers.api.hold(false),
-            _ => {}
-        }
-    }
-
-    /// Reloads the rules while a file is invalid, and restores the file.
-    fn break_rules(&self, service: &Service) {
-        const REFUSED: &str = "rules not reloaded";
-        let file = self.folder.path().join("rules/refresh_reuse.toml");
-        let (text, before) = (read(&file), service.log().matches(REFUSED).count());
-        std::fs::write(&file, "threshold = 'none'\n").expect("a rule");
-        service.signal("-HUP");
-        let refused = || (service.log().matches(REFUSED).count() > before).then_some(());
-        eventually(PATIENCE, "the rules are refused", refused).unwrap_or_else(|| panic!("{}", service.log()));
-        std::fs::write(&file, text).expect("a rule");
-    }
-
-    /// Lets the fault happen around a kill of the member `one`, which it returns started again.
-    fn disturb(&mut self, fault: Fault, one: Service) -> Service {
-        let hold = Duration::from_millis(1_000 + self.random.below(2_000));
-        let mode = match fault {
-            Fault::StoreRefuses => Mode::Refuse,
-            Fault::StoreDelays => Mode::Delay,
-            Fault::AnswersLost => Mode::LoseAnswers,
-            _ => Mode::Pass,
-        };
-        self.proxy.set(mode);
-        let mut two = None;
-        match fault {
-            Fault::StoreDelays => {}
-            Fault::StoreRefuses | Fault::StoreCuts | Fault::AnswersLost => self.proxy.cut(),
-            Fault::StoreKilled => self.engine.kill(),
-            Fault::MemberPaused => {
-                one.signal("-STOP");
-                std::thread::sleep(Duration::from_millis(7_000 + self.random.below(3_000)));
-                one.signal("-CONT");
-            }
-            Fault::MemberJoins => {
-                two = Some(self.member(1));
-                self.random.pause(6_000);
-            }
-            Fault::BrokerRestarts => self.kafka.stop(),
-            Fault::RulesBroken => self.break_rules(&one),
-            Fault::Of(receiver, _) => {
-                let gate = &self.gates[receiver as usize];
-                let met = eventually(PATIENCE, "the service connects to the receiver", || {
-                    (gate.accepted() > self.accepted).then_some(())
-                });
-                assert!(met.is_some(), "{fault:?}\n{}", one.log());
-            }
-        }
-        self.random.pause(1_500);
-        one.kill();
-        let mut one = self.member(0);
-        if mode != Mode::Pass || matches!(fault, Fault::Of(..)) {
-            std::thread::sleep(hold);
-        }
-        self.proxy.set(Mode::Pass);
-        self.end(fault);
-        match fault {
-            Fault::StoreKilled => self.engine = Engine::start(&self.engine.folder.clone()),
-            Fault::BrokerRestarts => self.kafka.resume(),
-            _ => {}
-        }
-        if let Some(two) = two {
-            self.random.pause(3_000);
-            if self.random.below(2) == 0 {
-                two.kill();
-            } else {
-                two.terminate();
-            }
-        }
-        // As a supervisor does: the service ends if no broker answers at its start.
-        if one.child.try_wait().expect("a child").is_some() {
-            one = self.member(0);
-        }
-        one
-    }
-
-    /// Number of messages in each partition.
-    fn ends(&self) -> Vec<i64> {
-        let consumer: BaseConsumer = self.kafka.client().create().expect("a client");
-        let end = |partition| consumer.fetch_watermarks(TOPIC, partition, Duration::from_secs(10));
-        (0..PARTITIONS).map(|partition| end(partition).expect("the broker answers").1).collect()
-    }
-
-    /// Waits until the group has committed all messages.
-    fn until_committed(&self, group: &str, service: &Service) {
-        let consumer: BaseConsumer = self.kafka.client().set("group.id", group).create().expect("a client");
-        let (ends, mut last) = (self.ends(), Vec::new());
-        let done = eventually(PATIENCE, "all messages are committed", || {
-            let mut partitions = TopicPartitionList::new();
-            partitions.add_partition_range(TOPIC, 0, PARTITIONS - 1);
-            let found = consumer.committed_offsets(partitions, Duration::from_secs(10)).ok()?;
-            let offset = |offset| if let Offset::Offset(offset) = offset { offset } else { 0 };
-            last = found.elements().iter().map(|element| offset(element.offset())).collect();
-            (last == ends).then_some(())
-        });
-        assert!(done.is_some(), "{group}: committed {last:?} of {ends:?}\n{}", service.log());
-    }
-
-    /// Rows of a database, sorted.
-    fn rows(&self, database: &str, columns: &str, table: &str) -> Vec<String> {
-        let sql = format!("SELECT {columns} FROM {database}.{table} FINAL ORDER BY ALL");
-        ask_store(self.folder.path(), &sql).lines().map(str::to_owned).collect()
-    }
-}
-
-/// Ports of the mail server and the revocation API.
-fn ports(receivers: &Receivers) -> [u16; 2] {
-    let api = receivers.api.url.rsplit(':').next().and_then(|port| port.parse().ok());
-    [receivers.smtp.port, api.expect("a port")]
-}
-
-/// Result of the comparison. All counts except the last three should be 0.
-struct Findings(Vec<(&'static str, usize)>);
-
-impl Findings {
-    fn of(stage: &Stage, calm: &Receivers) -> Self {
-        let position = "source_partition, source_offset";
-        let mut found: BTreeMap<String, usize> = BTreeMap::new();
-        for table in ["token_events", "dead_letters"] {
-            for row in stage.rows("faulty", position, table) {
-                *found.entry(row).or_default() += 1;
-            }
-        }
-        let ends = stage.ends();
-        let expected: BTreeSet<String> = (0..)
-            .zip(&ends)
-            .flat_map(|(partition, end)| (0..*end).map(move |at| format!("{partition},{at}")))
-            .collect();
-        let verdict = format!("{position}, event_id, verdict, toString(score), incident_id");
-        let [rows, calm_rows] = ["faulty", "calm"].map(|database| stage.rows(database, &verdict, "token_events"));
-        let (rows, calm_rows) = (BTreeSet::from_iter(rows), BTreeSet::from_iter(calm_rows));
-        let incidents: BTreeSet<String> = stage.rows("calm", "incident_id", "incidents").into_iter().collect();
-        let Receivers { smtp, hook, api } = &stage.receivers;
-        let bodies: Vec<String> = hook.requests().into_iter().map(|asked| asked.body).collect();
-        // Joins quoted-printable lines.
-        let mails: Vec<String> = smtp.mails().into_iter().map(|mail| mail.replace("=\r\n", "")).collect();
-        let is_in = |texts: &[String], id: &str| texts.iter().any(|text| text.contains(id.trim_matches('"')));
-        let mut keys: BTreeMap<String, BTreeSet<Option<String>>> = BTreeMap::new();
-        for asked in api.requests() {
-            let key = asked.header("idempotency-key").map(str::to_owned);
-            keys.entry(asked.path).or_default().insert(key);
-        }
-        let revoked: BTreeSet<String> = calm.api.requests().into_iter().map(|asked| asked.path).collect();
-        Self(vec![
-            (
-                "messages that are neither in `token_events` nor in `dead_letters`",
-                expected.iter().filter(|at| !found.contains_key(*at)).count(),
-            ),
-            ("messages that are there more than once", found.values().filter(|count| **count > 1).count()),
-            ("rows without a message", found.keys().filter(|at| !expected.contains(*at)).count()),
-            (
-                "verdicts, scores or incidents of events that differ from the undisturbed run",
-                calm_rows.symmetric_difference(&rows).count(),
-            ),
-            (
-                "incidents of the undisturbed run that no webhook reported",
-                incidents.iter().filter(|id| !is_in(&bodies, id)).count(),
-            ),
-            (
-                "incidents of the undisturbed run that no mail reported",
-                incidents.iter().filter(|id| !is_in(&mails, id)).count(),
-            ),
-            (
-                "revocations of the undisturbed run that were not requested",
-                revoked.iter().filter(|path| !keys.contains_key(*path)).count(),
-            ),
-            ("grants revoked in addition", keys.keys().filter(|path| !revoked.contains(*path)).count()),
-            (
-                "grants revoked under more than one idempotency key",
-                keys.values().filter(|keys| keys.len() != 1).count(),
-            ),
-            ("messages", expected.len()),
-            ("incidents", incidents.len()),
-            ("revocations", revoked.len()),
-        ])
-    }
-
-    /// The counts that should be 0 and are not.
-    fn faults(&self) -> Vec<&(&'static str, usize)> {
-        let (violations, _) = self.0.split_at(self.0.len() - 3);
-        violations.iter().filter(|(_, count)| *count > 0).collect()
-    }
-}
-
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// What was run.
+struct Run {
+    kills: u64,
+    seed: u64,
+    applied: BTreeMap<Fault, u64>,
+    began: Instant,
+}
+
 /// Writes the tables into the page, after its marker.
-fn publish(page: &str, kills: u64, seed: u64, applied: &BTreeMap<Fault, u64>, findings: &Findings) {
+fn publish(page: &str, run: &Run, findings: &Findings) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = read(&page);
     let (head, _) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{} has no marker", page.display()));
     let commit = setting(COMMIT, "unknown".to_owned());
+    let Run { kills, seed, applied, began } = run;
     let mut text = format!(
-        "{head}{BEGIN}\nCommit `{commit}`, `make faults KILLS={kills} FAULT_SEED={seed}`.\n\n| fault, each with a SIGKILL of the \
-         service | times |\n|---|---|\n"
+        "{head}{BEGIN}\nCommit `{commit}`, `make faults KILLS={kills} FAULT_SEED={seed}`, {} minutes.\n\n| fault, each with a \
+         SIGKILL of the service | times |\n|---|---|\n",
+        began.elapsed().as_secs().div_ceil(60)
     );
-    for (fault, title) in Fault::ALL {
-        let _ = writeln!(text, "| {title} | {} |", applied.get(&fault).copied().unwrap_or(0));
+    let mut listed = BTreeSet::new();
+    for (fault, title) in Fault::all() {
+        if listed.insert(fault) {
+            let _ = writeln!(text, "| {title} | {} |", applied.get(&fault).copied().unwrap_or(0));
+        }
     }
     text += "\n| after the last fault | count |\n|---|---|\n";
-    for (title, count) in &findings.0 {
+    for (title, count) in &findings.counts {
         let _ = writeln!(text, "| {title} | {count} |");
     }
     std::fs::write(page, text).expect("the page is written");
@@ -416,24 +90,27 @@ fn publish(page: &str, kills: u64, seed: u64, applied: &BTreeMap<Fault, u64>, fi
 #[ignore = "takes minutes; `make faults` runs it"]
 fn faults_lose_nothing_and_change_nothing() {
     let (kills, seed) = (setting(KILLS, 3), setting(SEED, 1));
+    let mut run = Run { kills, seed, applied: BTreeMap::new(), began: Instant::now() };
     let mut stage = Stage::start(seed);
     let mut one = stage.member(0);
-    let mut applied: BTreeMap<Fault, u64> = BTreeMap::new();
+    stage.warm_up(&one);
     // Every fault once before any is repeated.
     let mut order: Vec<Fault> = Vec::new();
     for round in 0..kills {
         if order.is_empty() {
-            order.extend(Fault::ALL.map(|(fault, _)| fault));
+            order.extend(Fault::all().into_iter().map(|(fault, _)| fault));
         }
         let fault = order.swap_remove(stage.random.below(order.len() as u64) as usize);
-        stage.begin(fault);
-        stage.send(round);
-        stage.random.pause(2_000);
-        one = stage.disturb(fault, one);
-        *applied.entry(fault).or_default() += 1;
+        let began = Instant::now();
+        one = stage.round(round, fault, one);
+        *run.applied.entry(fault).or_default() += 1;
+        report(format_args!("round {round} of {kills}: {fault:?}, {:.1} s", began.elapsed().as_secs_f64()));
     }
-    // Delivers what is left in its outbox.
-    let two = stage.member(1);
+    // A restart requests refused revocations again. A second member delivers what is left in its outbox.
+    let runs = || (!readiness(&one).is_empty()).then_some(());
+    eventually(PATIENCE, "the service runs", runs).unwrap_or_else(|| panic!("{}", one.log()));
+    assert_eq!(one.terminate().0.code(), Some(0));
+    let (one, two) = (stage.member(0), stage.member(1));
     stage.until_committed("faulty", &one);
 
     let calm = Receivers::start();
@@ -442,16 +119,23 @@ fn faults_lose_nothing_and_change_nothing() {
     let undisturbed = Service::start_as(stage.folder.path(), "calm", free_port());
     stage.until_committed("calm", &undisturbed);
     let settled = || {
-        let findings = Findings::of(&stage, &calm);
+        let findings = Findings::of(&stage, &calm, &run.applied);
         let is_done = findings.faults().is_empty() && calm.api.requests().len() as u64 >= kills;
         is_done.then_some(())
     };
     eventually(PATIENCE, "alerts and revocations are delivered", settled);
-    let findings = Findings::of(&stage, &calm);
+    let findings = Findings::of(&stage, &calm, &run.applied);
+    report(format_args!("{:?}", findings.counts));
     if let Ok(page) = std::env::var(PAGE) {
-        publish(&page, kills, seed, &applied, &findings);
+        publish(&page, &run, &findings);
     }
     let logs = [one.log(), two.log(), undisturbed.log()].join("\n---\n");
-    assert_eq!(findings.faults(), Vec::<&(&str, usize)>::new(), "seed {seed}: {:?}\n{logs}", findings.0);
-    assert!(calm.api.requests().len() as u64 >= kills, "each theft is revoked: {:?}\n{logs}", findings.0);
+    assert_eq!(findings.faults(), Vec::<&(&str, usize)>::new(), "seed {seed}: {:?}\n{logs}", findings.counts);
+    assert!(calm.api.requests().len() as u64 >= kills, "each theft is revoked: {:?}\n{logs}", findings.counts);
+}
+
+/// Reports progress, also without `--nocapture`: a run takes up to hours.
+fn report(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

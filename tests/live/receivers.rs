@@ -40,7 +40,7 @@ impl Receivers {
 
     /// Waits for mail, webhook and revocation of the theft of `person`'s token, and returns them.
     pub(crate) fn wait_for(&self, person: &str) -> Theft {
-        let found = eventually(Duration::from_secs(30), "the theft is reported and revoked", || {
+        let found = eventually(Duration::from_secs(60), "the theft is reported and revoked", || {
             let theft = self.of(person);
             (!theft.mails.is_empty() && !theft.hooks.is_empty() && !theft.revocations.is_empty()).then_some(theft)
         });

@@ -66,7 +66,7 @@ pub(crate) fn free_port() -> u16 {
 /// Waits until a process listens on `port`.
 pub(crate) fn wait_for_port(port: u16, log: &Path) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually(Duration::from_secs(60), "the server listens", || TcpStream::connect(address).is_ok().then_some(()))
+    eventually(Duration::from_secs(180), "the server listens", || TcpStream::connect(address).is_ok().then_some(()))
         .unwrap_or_else(|| panic!("no server on {port}:\n{}", read(log)));
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Asked {
     pub headers: Vec<(String, String)>,
     pub body: String,
     pub at: Instant,
+    /// Status of the response. `None`: not sent yet.
+    pub answered: Option<u16>,
 }
 
 impl Asked {
@@ -48,6 +50,8 @@ struct Seen {
     requests: Mutex<Vec<Asked>>,
     /// Statuses of the next responses, in order; then 200.
     answers: Mutex<VecDeque<Answer>>,
+    /// Status of all responses without one in `answers`.
+    refusal: Mutex<Option<u16>>,
     held: AtomicBool,
 }
 
@@ -112,6 +116,16 @@ impl Web {
         self.seen.held.store(held, Ordering::Relaxed);
     }
 
+    /// Answers all requests with this status, until it is called with `None`.
+    pub(crate) fn refuse(&self, status: Option<u16>) {
+        *self.seen.refusal.lock().expect("a lock") = status;
+    }
+
+    /// The requests that were answered with 200.
+    pub(crate) fn accepted(&self) -> Vec<Asked> {
+        self.requests().into_iter().filter(|asked| asked.answered == Some(200)).collect()
+    }
+
     pub(crate) fn requests(&self) -> Vec<Asked> {
         self.seen.requests.lock().expect("a lock").clone()
     }
@@ -128,18 +142,26 @@ async fn keep(State(seen): State<Arc<Seen>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
     let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    seen.requests.lock().expect("a lock").push(Asked {
+    let asked = Asked {
+        answered: None,
         method: head.method.to_string(),
         path: head.uri.to_string(),
         at: Instant::now(),
         headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
-    });
+    };
+    let number = {
+        let mut requests = seen.requests.lock().expect("a lock");
+        requests.push(asked);
+        requests.len() - 1
+    };
     while seen.held.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let answer = seen.answers.lock().expect("a lock").pop_front();
-    let answer = answer.unwrap_or(Answer { status: 200, ..Answer::default() });
+    let usual = seen.refusal.lock().expect("a lock").unwrap_or(200);
+    let answer = answer.unwrap_or(Answer { status: usual, ..Answer::default() });
+    seen.requests.lock().expect("a lock")[number].answered = Some(answer.status);
     let status = StatusCode::from_u16(answer.status).expect("a status");
     let mut response = (status, answer.body).into_response();
     for (name, value) in [(header::RETRY_AFTER, answer.retry_after), (header::LOCATION, answer.location)] {

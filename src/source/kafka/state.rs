@@ -35,6 +35,7 @@ use super::membership::{Membership, left};
 use super::native::describe;
 use super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::state_log::{Log, failed, log_of_client};
+use crate::kill_point::{Step, reach};
 use crate::lock::unpoisoned;
 use crate::port::{
     Incoming, NamedSnapshots, Received, SnapshotError, SnapshotWriter, Snapshots, SourceError, StoredSnapshot,
@@ -370,12 +371,15 @@ impl Writing<'_> {
             self.send(&gone.to_string(), None)?;
         }
         self.flush()?;
+        reach(Step::InTransaction);
         let first = self.producer.context().first()?;
         let located = serde_json::to_vec(&Located { first, marker })?;
         self.send("marker", Some(&located))?;
         self.flush()?;
         self.prove_membership(first)?;
+        reach(Step::BeforeTransactionEnd);
         self.producer.commit_transaction(COMMIT_WAIT).map_err(failed)?;
+        reach(Step::AfterTransaction);
         unpoisoned(&self.state.records).insert(self.name.to_owned(), records);
         Ok(bytes)
     }
