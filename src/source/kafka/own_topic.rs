@@ -93,6 +93,27 @@ impl OwnTopic {
         }
     }
 
+    /// Creates the topic if it does not exist, and waits until the brokers describe it.
+    pub(super) fn ensure(&self) -> Result<(), SourceError> {
+        const SLICES: u32 = 50;
+        let failed = |reason: &str| SourceError::Unavailable(format!("topic `{}`: {reason}", self.name));
+        let exists = || self.exists().map_err(|code| failed(&format!("not described: {code}")));
+        if exists()? {
+            return Ok(());
+        }
+        self.create().map_err(|reason| {
+            failed(&format!("it does not exist, and was not created: {reason}; run `tokenwarden topics create`"))
+        })?;
+        // A new topic is not known to all brokers at once.
+        for _ in 0..SLICES {
+            if exists()? {
+                return Ok(());
+            }
+            std::thread::sleep(ANSWER_WAIT / SLICES);
+        }
+        Err(failed("it was created, but we may not see it (ACL: Describe)"))
+    }
+
     /// Whether the brokers describe the topic.
     pub(super) fn exists(&self) -> Result<bool, RDKafkaErrorCode> {
         describe(self.admin.inner(), &[&self.name], ANSWER_WAIT).map(|found| found.iter().all(Result::is_ok))

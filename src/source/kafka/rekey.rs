@@ -20,7 +20,7 @@ use self::session::{PART, RECOVERED_MS, Refused, Session, Transactions};
 use super::connect::{check_topics, misconfigured};
 use super::member::Member;
 use super::own_topic::OwnTopic;
-use super::settings::{ANSWER_WAIT, KafkaSettings};
+use super::settings::KafkaSettings;
 use crate::number::random_id;
 use crate::port::{Clock, Condition, OffsetGap, SourceError, SourceObserver, Splitter};
 use crate::retry::{Restarts, RetryPolicy};
@@ -32,29 +32,11 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// Checks the source topics, and creates the topic of forwarded messages if it is missing.
 pub fn ensure_topic(settings: &KafkaSettings) -> Result<(), SourceError> {
-    const SLICES: u32 = 50;
     let mut config = settings.client_config()?;
     config.set("group.id", &settings.group_id);
     let consumer = BaseConsumer::from_config_and_context(&config, Member::default()).map_err(misconfigured)?;
     check_topics(&consumer, &settings.of_forwarder())?;
-    let topic = OwnTopic::rekeyed(settings)?;
-    let failed = |reason: &str| SourceError::Unavailable(format!("topic `{}`: {reason}", topic.name));
-    let exists = || topic.exists().map_err(|code| failed(&format!("not described: {code}")));
-    if exists()? {
-        return Ok(());
-    }
-    let created = topic.create();
-    created.map_err(|reason| {
-        failed(&format!("it does not exist, and was not created: {reason}; run `tokenwarden topics create`"))
-    })?;
-    // A new topic is not known to all brokers at once.
-    for _ in 0..SLICES {
-        if exists()? {
-            return Ok(());
-        }
-        std::thread::sleep(ANSWER_WAIT / SLICES);
-    }
-    Err(failed("it was created, but we may not see it (ACL: Describe)"))
+    OwnTopic::rekeyed(settings)?.ensure()
 }
 
 /// The thread that forwards messages.

@@ -19,7 +19,7 @@ impl KafkaSource {
         observer: Arc<dyn SourceObserver>,
     ) -> Result<Self, SourceError> {
         let own = OwnTopic::sightings(settings)?;
-        own.look().map_err(|reason| SourceError::Unavailable(format!("topic `{}`: {reason}", own.name)))?;
+        own.ensure()?;
         let mut properties = settings.properties.clone();
         // The first member reads what is there.
         properties.insert("auto.offset.reset".to_owned(), "earliest".to_owned());
