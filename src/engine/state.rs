@@ -25,7 +25,7 @@ const FEEDBACK_MAX: usize = 1 << 16;
 
 /// Version of the format in which a state is stored. Raise it if a stored state would be read as another one: if the
 /// layout changes (a test fails then), or the meaning of a field or of a key.
-pub const STATE_FORMAT: u32 = 6;
+pub const STATE_FORMAT: u32 = 7;
 
 /// State of one partition. All of it is stored in snapshots, without the settings.
 #[derive(Debug, Serialize, Deserialize)]

@@ -19,12 +19,16 @@ pub(super) fn trail_key(keys: &Keys) -> u64 {
     keys.user.unwrap_or(keys.baseline)
 }
 
-/// Learns an accepted use. Reads only the event and the trail of its user: other events of the partition, and so the
+/// Learns a use whose credential was accepted. Reads only the event and the trail of its user: other events of the partition, and so the
 /// number of partitions, have no effect.
 pub(super) fn follow(state: &mut State, enriched: &EnrichedEvent<'_>) {
     let EnrichedEvent { event, keys, network, appended_at, .. } = enriched;
     let at = event.timestamp.millis();
-    if event.is_own_call() || appended_at.is_some_and(|appended| (at - appended).abs() > SKEW_MS_MAX) {
+    // Anyone can send what is answered before the credential is checked.
+    if event.is_own_call()
+        || event.is_unchecked()
+        || appended_at.is_some_and(|appended| (at - appended).abs() > SKEW_MS_MAX)
+    {
         return;
     }
     // Thieves and applications rent servers at the same providers, so a hosting network is no place.

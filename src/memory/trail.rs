@@ -3,14 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::users::OfUser;
-use crate::millis::{DAY_MS, HOUR_MS};
+use crate::millis::{DAY_MS, MINUTE_MS};
 
 /// Places that are stored per user.
 const PLACES_MAX: usize = 5;
-/// Bits of the set of areas. Each area sets one.
-const AREA_BITS: u32 = 128;
-/// Time after the first use of a place in which a call of a new area counts, seconds.
-const NEW_FOR_SECONDS: u32 = (2 * HOUR_MS / 1_000) as u32;
+/// Bits of a set of areas. Each area sets one.
+const AREA_BITS: usize = 112;
+/// Days with uses after which a set of areas is complete. An area that is not used during the next set is new again, so that
+/// no set fills up.
+const AREA_DAYS: u16 = 30;
+/// Time after the first use of a place in which a call of a new area counts, minutes.
+const NEW_FOR: u16 = 120;
+/// Minutes are stored as 1 to this number, and begin again after it.
+const MINUTES: u16 = u16::MAX;
 /// Earlier days with uses that a user needs.
 const DAYS_MIN: u16 = 3;
 /// Places after the first one that a user may have reached, and days for each further one.
@@ -33,9 +38,10 @@ pub(crate) struct Use {
 pub(crate) struct Trail {
     /// The last places, the latest first. 0: none.
     places: [u32; PLACES_MAX],
-    /// First use of each, seconds since the epoch; 0 for the user's first place.
-    arrived: [u32; PLACES_MAX],
-    areas: [u64; (AREA_BITS / 64) as usize],
+    /// Minute of the first use of each, up to [`NEW_FOR`] ago. 0: it is no longer new.
+    arrived: [u16; PLACES_MAX],
+    /// Areas of the current set, and of the one before.
+    areas: [[u16; AREA_BITS / 16]; 2],
     /// Days with uses before the last one.
     days: u16,
     /// Day of the last use, since the epoch.
@@ -65,42 +71,74 @@ impl Trail {
     /// of a user with earlier days who seldom moves.
     #[inline]
     pub(crate) fn follow(&mut self, this: Use) -> bool {
-        let is_first_use = self.last_day == 0;
-        let day = day(this.at);
+        let (day, minute) = (day(this.at), minute(this.at));
         if day > self.last_day {
-            self.days = self.days.saturating_add(u16::from(!is_first_use));
-            self.last_day = day;
+            self.begin_day(day, minute);
         }
-        let (word, bit) = ((this.area % AREA_BITS / 64) as usize, 1 << (this.area % 64));
-        let is_new_area = self.areas[word] & bit == 0;
-        self.areas[word] |= bit;
+        let is_new_area = self.enter_area(this.area);
         if this.place == 0 {
             return false;
         }
-        let second = u32::try_from(this.at / 1_000).unwrap_or(u32::MAX);
         if self.places[0] != this.place {
-            self.enter(this.place, second);
+            self.enter(this.place, minute);
         }
         let arrived = self.arrived[0];
         is_new_area
             && arrived != 0
-            && second.abs_diff(arrived) <= NEW_FOR_SECONDS
+            && distance(minute, arrived) <= NEW_FOR
             && self.days >= DAYS_MIN
             && self.moves <= MOVES_MAX + self.days / DAYS_PER_MOVE
     }
 
+    fn begin_day(&mut self, day: u16, minute: u16) {
+        let passed = day - self.last_day;
+        for arrived in &mut self.arrived {
+            // Before the minutes begin again.
+            if passed > 1 || distance(minute, *arrived) > NEW_FOR {
+                *arrived = 0;
+            }
+        }
+        if self.last_day != 0 {
+            self.days = self.days.saturating_add(1);
+            if self.days.is_multiple_of(AREA_DAYS) {
+                self.areas = [Default::default(), self.areas[0]];
+            }
+        }
+        self.last_day = day;
+    }
+
+    /// Adds an area. Returns whether it is new.
+    fn enter_area(&mut self, area: u32) -> bool {
+        let bit = area as usize % AREA_BITS;
+        let (word, bit) = (bit / 16, 1 << (bit % 16));
+        let is_new = self.areas.iter().all(|areas| areas[word] & bit == 0);
+        self.areas[0][word] |= bit;
+        is_new
+    }
+
     /// Moves `place` to the front, in place of the one that was used least recently if it is new.
-    fn enter(&mut self, place: u32, second: u32) {
+    fn enter(&mut self, place: u32, minute: u16) {
         let index = self.places.iter().position(|known| *known == place).unwrap_or_else(|| {
             let is_first = self.places[0] == 0;
             self.places[PLACES_MAX - 1] = place;
-            self.arrived[PLACES_MAX - 1] = if is_first { 0 } else { second.max(1) };
+            self.arrived[PLACES_MAX - 1] = if is_first { 0 } else { minute };
             self.moves = self.moves.saturating_add(u16::from(!is_first));
             PLACES_MAX - 1
         });
         self.places[..=index].rotate_right(1);
         self.arrived[..=index].rotate_right(1);
     }
+}
+
+/// Number of the minute, from 1 to [`MINUTES`].
+fn minute(at: i64) -> u16 {
+    at.div_euclid(MINUTE_MS).rem_euclid(MINUTES.into()) as u16 + 1
+}
+
+/// Minutes between two numbers, whichever is earlier.
+fn distance(one: u16, other: u16) -> u16 {
+    let distance = one.abs_diff(other);
+    distance.min(MINUTES - distance)
 }
 
 /// Days since the epoch, up to 179 years; at least 1, because 0 means none.
@@ -169,6 +207,38 @@ mod tests {
         let mut again = trail;
         assert!(again.follow(Use { at: at(5, 0), place: 12, area: 2 }), "five moves in five days");
         assert!(!again.follow(Use { at: at(5, 1), place: 13, area: 3 }), "six");
+    }
+
+    #[test]
+    fn area_without_uses_is_new_again() {
+        let mut trail = at_home(4);
+        for area in 0..1_000 {
+            trail.follow(Use { at: at(4, 0), place: 7, area });
+        }
+        let mut full = trail;
+        assert!(!full.follow(Use { at: at(5, 0), place: 8, area: 50 }), "each bit is set");
+        for day in 5..65 {
+            trail.follow(Use { at: at(day, 0), place: 7, area: 1 });
+        }
+        let mut usual = trail;
+        assert!(!usual.follow(Use { at: at(65, 0), place: 8, area: 1 }), "an area of each day");
+        assert!(trail.follow(Use { at: at(65, 0), place: 8, area: 50 }));
+    }
+
+    /// The numbers of minutes begin again after 45 days.
+    #[test]
+    fn place_stays_known_when_the_minutes_begin_again() {
+        let later = 3 * i64::from(MINUTES);
+        for days in [1, 2, 40] {
+            let mut trail = at_home(4);
+            assert!(trail.follow(Use { at: at(4, 0), place: 8, area: 2 }));
+            trail.follow(Use { at: at(4 + days, 0), place: 7, area: 1 });
+            assert!(!trail.follow(Use { at: at(4, later), place: 8, area: 3 }), "{days}");
+        }
+        let midnight = at(5, -1);
+        let mut trail = at_home(4);
+        assert!(trail.follow(Use { at: midnight, place: 8, area: 2 }));
+        assert!(trail.follow(Use { at: midnight + 119 * 60_000, place: 8, area: 3 }), "the next day");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Effects of panics, rejected requests and group sizes.
 
+mod appearances;
 mod forwarded;
 
 use std::net::IpAddr;
