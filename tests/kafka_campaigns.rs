@@ -225,3 +225,44 @@ fn two_members_find_the_campaigns_of_replay() {
     assert!(owner.is_some_and(|text| text.starts_with("HTTP/1.1 200")), "reported, and ready");
     drop((first, second));
 }
+
+/// More sightings than a stage keeps, most of which it drops.
+#[test]
+fn flood_before_a_restart_hides_no_campaign() {
+    let (topic, flood) = ("flooded", 70_000);
+    KAFKA.create_topic(topic, 4);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    configure(folder, folder, topic);
+    output(folder, &["topics", "create", "--config", "tokenwarden.toml"]);
+    let log = || read(&folder.join("log"));
+    let mut events = Events::history();
+    events.stolen(5 * 1_440 + 600, 0, &[1, 4], "192.0.2.9");
+    let messages = |events: &[(String, String)]| {
+        produce(topic, events.iter().map(|(key, event)| (&**key, event.as_bytes())));
+    };
+    messages(&events.0);
+    let service = Service::start(folder);
+    let done = || (committed_in_all(topic) == events.0.len() as i64).then_some(());
+    eventually(Duration::from_secs(90), "all events are committed", done).unwrap_or_else(|| panic!("{}", log()));
+    let sightings = KAFKA.read_all("flooded.sightings");
+    assert_eq!(sightings.len(), 2);
+    KAFKA.produce("flooded.sightings", (0..flood).map(|_| ("1", &*sightings[0].payload)));
+    let consumer: BaseConsumer = KAFKA.client().set("group.id", "flooded-sightings").create().expect("a client");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("flooded.sightings", 0);
+    let all_read = || {
+        let committed = consumer.committed_offsets(asked.clone(), Duration::from_secs(10)).ok()?;
+        (committed.elements()[0].offset() == Offset::Offset(flood + 2)).then_some(())
+    };
+    eventually(Duration::from_secs(120), "the flood is read", all_read).unwrap_or_else(|| panic!("{}", log()));
+    service.kill();
+    let before = events.0.len();
+    events.stolen(5 * 1_440 + 660, 0, &[6, 8], "192.0.2.9");
+    messages(&events.0[before..]);
+    let service = Service::start(folder);
+    let found = || stored(folder).values().any(|found| found.3.len() == 4).then_some(());
+    eventually(Duration::from_secs(120), "the campaign is found", found)
+        .unwrap_or_else(|| panic!("{:?}\n{}", stored(folder), log()));
+    drop(service);
+}

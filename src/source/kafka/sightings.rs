@@ -9,8 +9,9 @@ use super::settings::{KafkaSettings, StateTopicUse, Topic};
 use crate::feed::Feed;
 use crate::port::{SourceError, SourceObserver};
 
-/// Number of sightings before the committed one that are read again when a partition is assigned. A stage keeps as many.
-const REMEMBERED: u32 = 1 << 16;
+/// Maximum number of sightings before the committed one that are read again when a partition is assigned. It is 16 times the
+/// number that a stage keeps, because one tenant can send many that the stage drops.
+const REMEMBERED: u32 = 1 << 20;
 
 impl KafkaSource {
     /// Joins the group `<group_id>-sightings`, which reads the topic of sightings. Creates the topic if it is missing.
