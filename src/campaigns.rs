@@ -93,6 +93,7 @@ where
             }
         }
         reader.advance(&mut *source)?;
+        reader.report_withheld(self.clock.now_millis());
         source.confirm();
         Ok(())
     }

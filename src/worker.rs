@@ -27,6 +27,7 @@ mod restore;
 mod snapshots;
 mod spool;
 mod warnings;
+mod withheld;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,7 @@ pub(crate) use self::snapshots::SnapshotSettings;
 use self::snapshots::Snapshotter;
 pub(crate) use self::spool::SpoolSettings;
 use self::warnings::Warnings;
+pub(crate) use self::withheld::WithheldNotice;
 use crate::campaign::Stage;
 use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;

@@ -61,11 +61,41 @@ pub(super) struct Found {
     order: BTreeMap<(i64, u64), u64>,
     users: BTreeMap<RuleId, usize>,
     changed: u64,
+    /// The tenant was known when one of them appeared.
+    is_known: bool,
+    /// It was within the alert budget.
+    pub(super) is_reported: bool,
+    /// It counts as withheld.
+    pub(super) is_withheld: bool,
 }
 
 impl Found {
     pub(super) const fn new(key: CampaignKey) -> Self {
-        Self { key, victims: BTreeMap::new(), order: BTreeMap::new(), users: BTreeMap::new(), changed: 0 }
+        Self {
+            key,
+            victims: BTreeMap::new(),
+            order: BTreeMap::new(),
+            users: BTreeMap::new(),
+            changed: 0,
+            is_known: false,
+            is_reported: false,
+            is_withheld: false,
+        }
+    }
+
+    /// The tenant, if its name is not invented.
+    pub(super) fn known_tenant(&self) -> Option<u64> {
+        self.is_known.then_some(self.key.tenant)
+    }
+
+    /// The evidence of the largest number of users, nats.
+    pub(super) fn log_odds(&self) -> f64 {
+        self.users.values().copied().max().map_or(0.0, share)
+    }
+
+    /// A change of the incident for each victim.
+    pub(super) fn incidents(&self, rules: &RuleSet, mode: Mode) -> Vec<Incident> {
+        self.in_order().map(|victim| self.incident(victim, rules, mode)).collect()
     }
 
     /// Number of grants and tokens.
@@ -87,6 +117,7 @@ impl Found {
         }
         let mut changes = Vec::new();
         for (order, appearance) in joining.appearances {
+            self.is_known |= appearance.tenant_is_known;
             let known = self.victims.get(&appearance.grant).map(order_of);
             if known.is_some_and(|known| known <= order) {
                 continue;

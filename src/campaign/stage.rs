@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::evidence::{CampaignKey, USERS_MIN, order_of, share};
+use super::evidence::{CampaignKey, USERS_MIN, share};
 use super::found::{Campaign, Found, Joining};
-use super::quotas::Quotas;
+use super::held::Held;
 use super::window::{Group, qualified};
 use crate::appearance::Appearance;
+use crate::decide::Budget;
+use crate::millis::DAY_MS;
 use crate::rule::RuleSet;
+use crate::tally::Withheld;
 use crate::verdict::{Incident, Mode};
 
 /// Maximum number of victims of all campaigns that are kept. Beyond it, the campaign that changed first is dropped. If it
@@ -15,10 +18,9 @@ use crate::verdict::{Incident, Mode};
 const VICTIMS_MAX: usize = 1 << 17;
 
 /// The appearances of one partition of their topic, or of all, and the campaigns in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stage {
-    networks: BTreeMap<u32, BTreeMap<(i64, u64), Appearance>>,
-    quotas: Quotas,
+    held: Held,
     found: BTreeMap<CampaignKey, Found>,
     /// Number of victims in `found`.
     victims: usize,
@@ -26,42 +28,45 @@ pub struct Stage {
     changes: u64,
     /// Upper limit of the mode of every rule.
     mode: Mode,
+    /// Number of campaigns per day that are reported.
+    budget: Budget,
+    /// Time of the budget, milliseconds since the epoch.
+    now: i64,
+    /// Campaigns that were withheld since they were last taken.
+    withheld: Withheld,
 }
 
 impl Stage {
-    /// `mode`: the upper limit of the mode of every rule.
+    /// `mode`: the upper limit of the mode of every rule. `budget`: campaigns that are reported per day, of each known tenant
+    /// and of all unknown ones together, and of all tenants beyond that.
     #[must_use]
-    pub fn new(mode: Mode) -> Self {
-        Self { mode, ..Self::default() }
+    pub fn new(mode: Mode, budget: (u32, u32)) -> Self {
+        Self {
+            held: Held::default(),
+            found: BTreeMap::new(),
+            victims: 0,
+            changes: 0,
+            mode,
+            budget: Budget::new(budget.0, budget.1),
+            now: 0,
+            withheld: Withheld::default(),
+        }
     }
 
     /// Adds an appearance. Returns the changes of incidents: one for each new victim, in the order of their events, and
-    /// one for a new rule without a new victim.
-    pub fn add(&mut self, rules: &RuleSet, appearance: Appearance) -> Vec<Incident> {
-        let (network, key) = (appearance.network, order_of(&appearance));
-        if self.networks.get(&network).is_some_and(|known| known.contains_key(&key)) {
-            return Vec::new();
-        }
-        if !self.quotas.add(&appearance) {
-            return Vec::new();
-        }
-        let (app, address) = (appearance.app, appearance.address);
-        self.networks.entry(network).or_default().insert(key, appearance);
-        while let Some((network, key)) = self.quotas.evict() {
-            if let Some(known) = self.networks.get_mut(&network) {
-                known.remove(&key);
-                if known.is_empty() {
-                    self.networks.remove(&network);
-                }
-            }
-        }
-        let Some(known) = self.networks.get(&network) else { return Vec::new() };
-        let groups = [app.map(Group::App), Some(Group::Address(address))];
+    /// one for a new rule without a new victim. A campaign that the budget withholds has none. If it changes later and is
+    /// then reported, it has a change for each victim. `now`: milliseconds since the epoch.
+    pub fn add(&mut self, rules: &RuleSet, appearance: Appearance, now: i64) -> Vec<Incident> {
+        let Some(appearance) = self.held.add(appearance) else { return Vec::new() };
+        // The partitions of a file have different times.
+        self.now = if self.now.saturating_sub(now) > DAY_MS { now } else { self.now.max(now) };
+        let (network, at) = (appearance.network, appearance.at.millis());
         let mut joining = BTreeMap::<CampaignKey, Joining>::new();
-        for group in groups.into_iter().flatten() {
+        for group in Group::of(&appearance) {
+            let Some(all) = self.held.group(network, group) else { continue };
             let rule = group.rule();
             let fires = |users| users >= USERS_MIN && rules.rule(rule).fires(share(users));
-            for ((tenant, day), qualified) in qualified(known, group, key.0, &fires) {
+            for ((tenant, day), qualified) in qualified(all, at, &fires) {
                 let campaign = CampaignKey { tenant, network, day };
                 joining.entry(campaign).or_default().add(rule, qualified);
             }
@@ -71,11 +76,26 @@ impl Stage {
             self.changes += 1;
             let found = self.found.entry(campaign).or_insert_with(|| Found::new(campaign));
             let before = found.victims();
-            changes.extend(found.join(joining, rules, (self.mode, self.changes)));
+            let of_found = found.join(joining, rules, (self.mode, self.changes));
             self.victims += found.victims() - before;
+            if of_found.is_empty() || found.is_reported {
+                changes.extend(of_found);
+            } else if self.budget.spend(found.known_tenant(), self.now, found.log_odds()) {
+                found.is_reported = true;
+                changes.extend(found.incidents(rules, self.mode));
+            } else {
+                let is_first = !std::mem::replace(&mut found.is_withheld, true);
+                self.withheld.add(Withheld { alerts: u64::from(is_first), highest: found.log_odds() });
+            }
         }
+        self.held.fit(&appearance);
         self.forget();
         changes
+    }
+
+    /// Campaigns that were withheld since the last call. Each counts once.
+    pub(crate) fn take_withheld(&mut self) -> Withheld {
+        std::mem::take(&mut self.withheld)
     }
 
     /// All campaigns, by the time of their first victim.
@@ -89,7 +109,7 @@ impl Stage {
     /// Number of appearances, and of those that were dropped because a limit was reached.
     #[must_use]
     pub const fn appearances(&self) -> (usize, u64) {
-        (self.quotas.len(), self.quotas.dropped())
+        (self.held.len(), self.held.dropped())
     }
 
     fn forget(&mut self) {

@@ -1,14 +1,18 @@
 //! Windows of two hours with enough users.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::evidence::WINDOW_MS;
 use crate::appearance::Appearance;
 use crate::millis::DAY_MS;
 use crate::verdict::RuleId;
 
+/// Appearances by time and event.
+pub(super) type InOrder = BTreeMap<(i64, u64), Arc<Appearance>>;
+
 /// Appearances that may have one cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Group {
     /// Through one application.
     App(u64),
@@ -24,11 +28,9 @@ impl Group {
         }
     }
 
-    fn contains(self, appearance: &Appearance) -> bool {
-        match self {
-            Self::App(app) => appearance.app == Some(app),
-            Self::Address(address) => appearance.address == address,
-        }
+    /// The groups of an appearance on its network.
+    pub(super) fn of(appearance: &Appearance) -> impl Iterator<Item = Self> + use<> {
+        [appearance.app.map(Self::App), Some(Self::Address(appearance.address))].into_iter().flatten()
     }
 }
 
@@ -74,23 +76,41 @@ impl Members<'_> {
     }
 }
 
-/// The appearances of `group` in windows that contain the time `at` and have enough users, by `fires`; by tenant and
-/// day. `known`: the appearances on one network. The users of a tenant count, and one user of each other tenant except
-/// one.
+/// The tenants in a window.
+#[derive(Debug, Default)]
+struct Present {
+    known: usize,
+    /// Their names may be invented, so all of them count as one.
+    unknown: usize,
+}
+
+impl Present {
+    const fn of(&mut self, is_known: bool) -> &mut usize {
+        if is_known { &mut self.known } else { &mut self.unknown }
+    }
+
+    /// Number of tenants other than the one whose users are counted, except one.
+    fn others(&self) -> usize {
+        (self.known + self.unknown.min(1)).saturating_sub(2)
+    }
+}
+
+/// The appearances in windows that contain the time `at` and have enough users, by `fires`; by tenant and day. `all`: a
+/// group on one network. The users of a tenant count, and one user of each other tenant except one.
 pub(super) fn qualified<'a>(
-    known: &'a BTreeMap<(i64, u64), Appearance>,
-    group: Group,
+    all: &'a InOrder,
     at: i64,
     fires: &impl Fn(usize) -> bool,
 ) -> BTreeMap<(u64, i64), Qualified<'a>> {
-    let near = known.range((at - WINDOW_MS, 0)..=(at + WINDOW_MS, u64::MAX));
-    let near: Vec<&Appearance> = near.map(|(_, near)| near).filter(|near| group.contains(near)).collect();
+    let near = all.range((at - WINDOW_MS, 0)..=(at + WINDOW_MS, u64::MAX));
+    let near: Vec<&Appearance> = near.map(|(_, near)| &**near).collect();
+    let known: BTreeSet<u64> = near.iter().filter(|near| near.tenant_is_known).map(|near| near.tenant).collect();
     let mut tenants = BTreeMap::<u64, Members<'a>>::new();
     for appearance in &near {
         tenants.entry(appearance.tenant).or_default().all.push(appearance);
     }
     let mut found = BTreeMap::<(u64, i64), Qualified<'a>>::new();
-    let (mut end, mut present) = (0, 0);
+    let (mut end, mut present) = (0, Present::default());
     for begin in &near {
         let from = begin.at.millis();
         if from > at {
@@ -98,13 +118,13 @@ pub(super) fn qualified<'a>(
         }
         while let Some(next) = near.get(end).filter(|next| next.at.millis() <= from + WINDOW_MS) {
             if let Some(members) = tenants.get_mut(&next.tenant) {
-                present += usize::from(members.users.is_empty());
+                *present.of(known.contains(&next.tenant)) += usize::from(members.users.is_empty());
                 members.enter();
             }
             end += 1;
         }
         // The window that begins here contains `at`, because `near` begins one window before it.
-        let others = present.saturating_sub(2);
+        let others = present.others();
         for (tenant, members) in &mut tenants {
             let count = members.users.len() + others;
             if !members.users.is_empty() && fires(count) {
@@ -112,7 +132,7 @@ pub(super) fn qualified<'a>(
             }
         }
         if let Some(members) = tenants.get_mut(&begin.tenant) {
-            present -= usize::from(members.leave());
+            *present.of(known.contains(&begin.tenant)) -= usize::from(members.leave());
         }
     }
     found

@@ -13,6 +13,7 @@ use crate::retry::{Retries, RetryPolicy};
 use crate::telemetry::Condition;
 use crate::verdict::Incident;
 use crate::wire::sighting::{self, Refused};
+use crate::worker::WithheldNotice;
 
 /// Number of changes that wait for the outbox, from which no further messages are read.
 const CHANGES_MAX: usize = 1_000;
@@ -39,6 +40,7 @@ pub(super) struct Reader<'l, S> {
     read: Checkpoint,
     outbox_retries: Retries,
     store_retries: Retries,
+    withheld: WithheldNotice,
     /// Time of the last sighting with another key.
     other_key_at: Option<i64>,
 }
@@ -53,6 +55,7 @@ impl<'l, S: Store> Reader<'l, S> {
             read: Checkpoint::default(),
             outbox_retries: Retries::new(OUTBOX_RETRY),
             store_retries: Retries::new(STORE_RETRY),
+            withheld: WithheldNotice::new("campaigns-withheld"),
             other_key_at: None,
         }
     }
@@ -67,12 +70,18 @@ impl<'l, S: Store> Reader<'l, S> {
         let result = match sighting::decode(message.payload, lane.key) {
             Ok(appearance) => {
                 let partition = (Arc::clone(&position.topic), position.partition);
-                let stage = self.stages.entry(partition).or_insert_with(|| Stage::new(lane.mode));
+                let stage = self.stages.entry(partition).or_insert_with(|| Stage::new(lane.mode, lane.budget));
                 let rules = Arc::clone(&lane.rules.borrow());
                 let (_, before) = stage.appearances();
-                let found = stage.add(&rules, appearance);
+                let now = lane.clock.now_millis();
+                let logged_at = message.logged_at.map_or(now, |logged| logged.millis);
+                // Replayed sightings use the allowances of their times.
+                let found = stage.add(&rules, appearance, if message.replayed { logged_at.min(now) } else { now });
+                let withheld = stage.take_withheld();
                 if !message.replayed {
                     lane.metrics.sightings("dropped", stage.appearances().1 - before);
+                    lane.metrics.alerts_withheld(withheld.alerts);
+                    self.withheld.add(withheld, now);
                     self.changes.extend(found);
                 }
                 if message.replayed { "replayed" } else { "read" }
@@ -115,6 +124,9 @@ impl<'l, S: Store> Reader<'l, S> {
         }
         self.publish(now);
         self.store(now);
+        if self.withheld.is_due(now) && self.outbox_retries.is_due(now) {
+            self.report_withheld(now);
+        }
         if !self.changes.is_empty() || !self.rows.is_empty() || self.read.next.is_empty() {
             return Ok(());
         }
@@ -146,6 +158,14 @@ impl<'l, S: Store> Reader<'l, S> {
         self.outbox_retries.succeeded();
         self.lane.metrics.campaigns_changed(self.changes.len() as u64);
         self.rows.append(&mut self.changes);
+    }
+
+    /// Reports withheld campaigns now, also at the end.
+    pub(super) fn report_withheld(&mut self, now: i64) {
+        if let Err(error) = self.withheld.send(&*self.lane.outbox, now) {
+            tracing::error!(%error, "the outbox cannot be written; the notice of withheld campaigns waits");
+            self.outbox_retries.failed(now);
+        }
     }
 
     fn store(&mut self, now: i64) {

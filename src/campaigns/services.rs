@@ -20,6 +20,8 @@ pub(crate) struct Lane<S> {
     pub(crate) key: u64,
     /// Upper limit of the mode of every rule.
     pub(crate) mode: Mode,
+    /// As for [`Stage::new`](crate::campaign::Stage::new).
+    pub(crate) budget: (u32, u32),
     pub(crate) rules: watch::Receiver<Arc<RuleSet>>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) store: Arc<S>,

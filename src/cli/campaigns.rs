@@ -34,6 +34,7 @@ pub(super) fn start(
         }),
         key: hasher.key_hasher().check(),
         mode: config.revoke.mode,
+        budget: config.engine_settings().campaign_budget(),
         rules: rules.clone(),
         outbox,
         store: Arc::clone(store),

@@ -174,7 +174,7 @@ where
         (None, None)
     };
     let settings = engine::Settings { campaigns: searches, ..config.engine_settings() };
-    let mode = settings.mode;
+    let search = Stage::new(settings.mode, settings.campaign_budget());
     let pipeline = Pipeline::new(enricher, rules, hasher(arguments, config)?, settings);
     let outside = Environment {
         store,
@@ -192,7 +192,7 @@ where
         worker = worker.with_feedback(FeedbackSource::Past(feedback));
     }
     if searches {
-        worker = worker.with_campaigns(Stage::new(mode));
+        worker = worker.with_campaigns(search);
     }
     if let Some(to) = state {
         worker = worker.with_snapshots(SnapshotSettings { to: Arc::new(to), interval_ms: None });

@@ -199,7 +199,7 @@ fn with_parts(
         worker = worker.with_feedback(source);
     }
     if config.detection.campaigns && config.source.file.is_some() {
-        worker = worker.with_campaigns(Stage::new(config.revoke.mode));
+        worker = worker.with_campaigns(Stage::new(config.revoke.mode, config.engine_settings().campaign_budget()));
     }
     if let Some((storage, restored)) = snapshots {
         let settings = SnapshotSettings { to: storage.snapshots(), interval_ms: Some(config.snapshots.interval_ms) };

@@ -55,6 +55,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Campaigns that are reported per day: of each known tenant, and of all tenants beyond that.
+    pub(crate) const fn campaign_budget(&self) -> (u32, u32) {
+        (self.alert_budget_per_day, self.alert_budget_total_per_day)
+    }
+
     /// Settings of one of `partitions`: the alert budget is divided evenly, rounded up. Partitions are independent, so
     /// they do not share a counter.
     #[must_use]

@@ -373,6 +373,11 @@ impl Metrics {
         self.incidents.inc_by(changes);
     }
 
+    /// Counts campaigns that the alert budget withholds.
+    pub(crate) fn alerts_withheld(&self, count: u64) {
+        self.withheld.inc_by(count);
+    }
+
     pub(crate) fn geoip_problems(&self, count: usize) {
         self.geoip_problems.set(count as i64);
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outage::{Outage, Trouble};
-use crate::millis::{DAY_MS, HOUR_MS, MINUTE_MS};
+use super::withheld::WithheldNotice;
+use crate::millis::{DAY_MS, MINUTE_MS};
 use crate::port::{Notice, Outbox};
 use crate::retry::{Retries, RetryPolicy};
 use crate::tally::Withheld;
@@ -13,8 +14,6 @@ use crate::tally::Withheld;
 const ABSENT_MS: i64 = 5 * MINUTE_MS;
 /// The same for a store that rejects rows, where waiting does not help.
 const REFUSING_MS: i64 = MINUTE_MS;
-/// Withheld alerts are counted for this time before the first notice.
-const WITHHELD_MS: i64 = HOUR_MS;
 /// Notices that the outbox did not accept.
 const RETRY: RetryPolicy = RetryPolicy::every(Duration::from_secs(10));
 
@@ -24,51 +23,34 @@ pub(super) struct Notices {
     store_day: Option<i64>,
     spool_day: Option<i64>,
     outbox_day: Option<i64>,
-    /// Withheld alerts that are not reported yet, and the time of the first.
-    withheld: Withheld,
-    withheld_since: i64,
-    /// Time of the last report of withheld alerts.
-    withheld_at: Option<i64>,
+    withheld: WithheldNotice,
     retries: Retries,
 }
 
 impl Notices {
     pub(super) fn new(outbox: Option<Arc<dyn Outbox>>) -> Self {
-        let withheld = Withheld::default();
         Self {
             outbox,
             store_day: None,
             spool_day: None,
             outbox_day: None,
-            withheld,
-            withheld_since: 0,
-            withheld_at: None,
+            withheld: WithheldNotice::new("withheld"),
             retries: Retries::new(RETRY),
         }
     }
 
     /// Adds withheld alerts to the next notice.
     pub(super) fn withheld(&mut self, withheld: Withheld, now: i64) {
-        if self.withheld.alerts == 0 {
-            self.withheld_since = now;
-        }
-        self.withheld.add(withheld);
+        self.withheld.add(withheld, now);
     }
 
     /// Reports withheld alerts now, also at the end of a run.
     pub(super) fn report_withheld(&mut self, now: i64) {
-        let Some(outbox) = &self.outbox else { return };
-        if self.withheld.alerts == 0 {
-            return;
-        }
-        // A key per period, because the outbox ignores a second notice with the same key.
-        let key = format!("withheld-{}", self.withheld_since);
-        if outbox.notify(&key, withheld_notice(self.withheld, now - self.withheld_since, now)).is_err() {
+        if let Some(outbox) = &self.outbox
+            && self.withheld.send(&**outbox, now).is_err()
+        {
             self.retries.failed(now);
-            return;
         }
-        self.withheld = Withheld::default();
-        self.withheld_at = Some(now);
     }
 
     /// Reports trouble that was not reported on the day of `now`, milliseconds since the epoch, wall clock.
@@ -77,7 +59,7 @@ impl Notices {
             return;
         }
         let day = Some(now / DAY_MS);
-        if now - self.withheld_since >= WITHHELD_MS && self.withheld_at.is_none_or(|at| now - at >= DAY_MS) {
+        if self.withheld.is_due(now) {
             self.report_withheld(now);
         }
         let Some(outbox) = &self.outbox else { return };
@@ -108,18 +90,6 @@ impl Notices {
             self.store_day = day;
         }
     }
-}
-
-fn withheld_notice(withheld: Withheld, period_ms: i64, now: i64) -> Notice {
-    let Withheld { alerts, highest } = withheld;
-    let hours = (period_ms as f64 / (HOUR_MS) as f64).ceil().max(1.0);
-    let text = format!(
-        "{alerts} alerts were withheld in {hours} h because the alert budget of their tenants was used up \
-         (detection.alert_budget_per_day, detection.alert_budget_total_per_day). The highest log-odds among them are \
-         {highest:.1}. Their events are in token_events with the verdict watch: SELECT * FROM token_events WHERE verdict = \
-         'watch' ORDER BY score DESC LIMIT 100."
-    );
-    Notice { title: "Alerts are withheld by the alert budget".to_owned(), text, at: now, about: None }
 }
 
 fn outbox_notice(now: i64) -> Notice {

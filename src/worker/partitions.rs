@@ -373,11 +373,13 @@ impl<R: SavedRows> Owned<R> {
 
     /// Adds the open appearances to `stage`, and its changes of incidents to the open epoch.
     pub(super) fn find_campaigns(&mut self, stage: &mut Stage, rules: &RuleSet) {
+        let now = self.partition.states().map(State::scored_at).max().unwrap_or_default();
         for appeared in std::mem::take(&mut self.open.appearances) {
-            for incident in stage.add(rules, *appeared.appearance) {
+            for incident in stage.add(rules, *appeared.appearance, now) {
                 self.open.add_incident(incident);
             }
         }
+        self.open.tally.withheld.add(stage.take_withheld());
     }
 
     /// The partition, to learn feedback.
