@@ -138,7 +138,12 @@ enum Target {
 impl Target {
     fn contains(&self, source: &SourcePartition) -> bool {
         match self {
-            Self::One(partition) => partition == source,
+            Self::One(SourcePartition { topic, partition }) => {
+                // Rows of forwarded messages have the topic of the partition, a slash and the original topic. A topic name
+                // has no slash.
+                let of_source = source.topic.split_once('/').map_or(&*source.topic, |(topic, _)| topic);
+                of_source == topic && source.partition == *partition
+            }
             Self::Whole => true,
         }
     }

@@ -32,11 +32,11 @@ impl TestLog {
     }
 
     fn give(&self, partition: i32) {
-        self.give_as(7, partition);
+        self.give_as(7, "t", partition);
     }
 
-    fn give_as(&self, id: u64, partition: i32) {
-        let source = SourcePartition { topic: "t".to_owned(), partition };
+    fn give_as(&self, id: u64, topic: &str, partition: i32) {
+        let source = SourcePartition { topic: topic.to_owned(), partition };
         let key = FeedbackKey { feedback: FeedbackId(id), subject: "u0".to_owned(), partition: None };
         let event: serde_json::Value = serde_json::from_str(&use_of(0)).expect("JSON");
         let events = vec![StoredEvent::new(&event).expect("JSON")];
@@ -175,6 +175,17 @@ fn feedback_of_another_partition_is_ignored() {
     assert_eq!(log.places(), []);
 }
 
+/// Rows of forwarded messages name the topic of the partition and, after a slash, the original topic.
+#[test]
+fn feedback_to_forwarded_events_is_learnt() {
+    for (topic, learnt) in [("t/audit", 1), ("other/t", 0), ("tt", 0), ("", 0)] {
+        let log = Arc::new(TestLog::default());
+        log.give_as(7, topic, 0);
+        assert_eq!(run(&log, vec![PollStep::Messages(uses(0..20))]).1, learnt, "{topic}");
+        assert_eq!(log.places().len() as u64, learnt);
+    }
+}
+
 #[test]
 fn feedback_waits_until_the_log_has_its_place() {
     let log = Arc::new(TestLog::default());
@@ -213,7 +224,7 @@ fn passed_place_of_feedback_is_written_anew() {
 #[test]
 fn places_of_feedback_are_written_at_once() {
     let log = Arc::new(TestLog::default());
-    (0..50).for_each(|id| log.give_as(id, 0));
+    (0..50).for_each(|id| log.give_as(id, "t", 0));
     log.together.store(50, Ordering::Relaxed);
     assert_eq!(run(&log, vec![PollStep::Messages(uses(0..20))]).1, 50);
     assert!(log.places().iter().all(|place| place.offset == 0));
