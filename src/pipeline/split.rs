@@ -7,25 +7,26 @@ use std::sync::Arc;
 use crate::feed::Feed;
 use crate::port::Splitter;
 use crate::token::TokenHasher;
-use crate::wire::{Decoded, Decoder};
+use crate::wire::{self, Decoded, Decoder};
 
 /// Decodes messages as scoring does.
 pub(crate) struct SubjectSplitter {
     decoders: HashMap<Arc<str>, Decoder>,
     found: Vec<i32>,
+    hasher: TokenHasher,
 }
 
 impl SubjectSplitter {
     /// `topics`: the settings of each topic. `hasher`: that of scoring, because a token id may be a subject key.
     pub(crate) fn new(topics: impl IntoIterator<Item = (Arc<str>, Feed)>, hasher: &TokenHasher) -> Self {
         let decoders = topics.into_iter().map(|(topic, feed)| (topic, Decoder::new(feed, hasher.clone())));
-        Self { decoders: decoders.collect(), found: Vec::new() }
+        Self { decoders: decoders.collect(), found: Vec::new(), hasher: hasher.clone() }
     }
 }
 
 impl Splitter for SubjectSplitter {
     fn split(&mut self, topic: &str, payload: &[u8], among: usize) -> &[i32] {
-        let Self { decoders, found } = self;
+        let Self { decoders, found, .. } = self;
         found.clear();
         if let Some(decoder) = decoders.get_mut(topic) {
             // A message that causes a panic also does so when it is scored, and becomes a dead letter there.
@@ -43,5 +44,8 @@ impl Splitter for SubjectSplitter {
             decoder.take_notes();
         }
         found
+    }
+    fn redact(&self, payload: &[u8]) -> Vec<u8> {
+        wire::redact(payload, &self.hasher)
     }
 }

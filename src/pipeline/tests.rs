@@ -11,7 +11,7 @@ use crate::engine::failpoint::{self, Failpoint};
 use crate::format::Format;
 use crate::millis::MINUTE_MS;
 use crate::place::{Network, Place};
-use crate::port::{ActionRow, EventRow, GeoLookup, SourcePartition, StoredEvent};
+use crate::port::{ActionRow, EventRow, GeoLookup, RECORD_BYTES_MAX, SourcePartition, StoredEvent};
 use crate::verdict::{Incident, IncidentId, Judgement};
 
 /// Finds no place, and panics at one address.
@@ -115,6 +115,23 @@ fn messages<'a>(payloads: &'a [String], positions: &'a [Position]) -> Vec<Messag
         origin: Origin::Here,
     };
     payloads.iter().zip(positions).map(message).collect()
+}
+
+/// A source cuts a record that is too long, in any place.
+#[test]
+fn cut_record_has_no_readable_secret() {
+    let secret = format!("AIza{}", "a7Bq2".repeat(7));
+    for kept in [1, 20, 34, 38, 39] {
+        let key = format!(r#" "key": "{}"#, &secret[..kept]);
+        let record = [format!("{}{key}", "x".repeat(RECORD_BYTES_MAX + 1 - key.len()))];
+        let positions = [Position::new("events", 0, 0)];
+        let mut pipeline = pipeline();
+        let mut partition = pipeline.partition(Format::Native);
+        let mut epoch = Epoch::new(TestRows::default());
+        pipeline.process(&mut partition, &messages(&record, &positions), 0, &mut epoch);
+        let payload = String::from_utf8_lossy(&epoch.letters[0].payload);
+        assert!(!payload.contains("AIza"), "{kept}: {}", &payload[payload.len() - 50..]);
+    }
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub trait Splitter: Send {
     /// The partitions, out of `among`, that have an event of a message of `topic`, in the order of their first events. Empty
     /// if no event can be decoded.
     fn split(&mut self, topic: &str, payload: &[u8], among: usize) -> &[i32];
+
+    /// A payload with bearer tokens replaced. It must be complete, because a cut token is not recognised.
+    fn redact(&self, payload: &[u8]) -> Vec<u8>;
 }
 
 #[cfg(test)]

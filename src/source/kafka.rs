@@ -31,6 +31,8 @@ mod sightings;
 mod state;
 mod state_log;
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -290,14 +292,12 @@ impl KafkaSource {
     fn unavailable(&self, error: &KafkaError) -> SourceError {
         SourceError::Unavailable(self.consumer.context().explained(&error.to_string()))
     }
-}
-
-impl Source for KafkaSource {
-    fn poll(
+    /// As [`Source::poll`]. `take` returns whether the poll continues.
+    fn poll_while(
         &mut self,
         max: usize,
         timeout: Duration,
-        take: &mut dyn FnMut(Message<'_>),
+        take: &mut dyn FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> Result<Polled, SourceError> {
         self.take_commits();
         self.send_results();
@@ -308,13 +308,15 @@ impl Source for KafkaSource {
         self.report();
         self.set_paused(max == 0)?;
         let (mut count, mut bytes) = (0, 0);
+        let goes_on = Cell::new(true);
+        let mut take = |message: Message<'_>| goes_on.set(take(message).is_continue());
         if max > 0
             && let Some(stray) = self.stray.take()
         {
-            hand_over(&mut self.owned, self.origins.as_ref(), &stray, take);
+            hand_over(&mut self.owned, self.origins.as_ref(), &stray, &mut take);
             count = 1;
         }
-        while count < max.max(1) && bytes < POLL_BYTES_MAX {
+        while goes_on.get() && count < max.max(1) && bytes < POLL_BYTES_MAX {
             let wait = if count == 0 { timeout } else { Duration::ZERO };
             match self.consumer.poll(wait) {
                 Some(Ok(message)) if max == 0 => {
@@ -322,7 +324,7 @@ impl Source for KafkaSource {
                     break;
                 }
                 Some(Ok(message)) => {
-                    hand_over(&mut self.owned, self.origins.as_ref(), &message, take);
+                    hand_over(&mut self.owned, self.origins.as_ref(), &message, &mut take);
                     count += 1;
                     bytes += message.payload_len();
                 }
@@ -360,6 +362,20 @@ impl Source for KafkaSource {
         }
         self.report();
         Ok(Polled::Messages(count))
+    }
+}
+
+impl Source for KafkaSource {
+    fn poll(
+        &mut self,
+        max: usize,
+        timeout: Duration,
+        take: &mut dyn FnMut(Message<'_>),
+    ) -> Result<Polled, SourceError> {
+        self.poll_while(max, timeout, &mut |message| {
+            take(message);
+            ControlFlow::Continue(())
+        })
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint, letters: &[DeadLetter]) -> Result<(), SourceError> {

@@ -452,11 +452,22 @@ fn too_long(payload: &[u8], byte: usize, bytes_max: usize) -> DecodeError {
 }
 
 /// `payload` with every bearer value replaced by its keyed hash, for a dead letter. With [`TokenIds::Hashed`], token
-/// ids are replaced too.
+/// ids are replaced too. If a source has cut the payload, the last word is removed, because a cut token is not recognised.
 pub fn redact(payload: &[u8], hasher: &TokenHasher) -> Vec<u8> {
+    let is_cut = [RECORD_BYTES_MAX + 1, BATCH_BYTES_MAX + 1].contains(&payload.len());
+    let payload = if is_cut { without_last_word(payload) } else { payload };
     let clean = replaced(payload, secrets(payload), hasher);
     let whole = whole_strings(&clean, hasher.ids() == TokenIds::Hashed);
     replaced(&clean, whole, hasher)
+}
+
+/// `text` up to the last byte that is in no token and no percent-encoded value, except in its first part.
+fn without_last_word(text: &[u8]) -> &[u8] {
+    const WORD_BYTES_MAX: usize = 64 << 10;
+    let is_between = |byte: &u8| byte.is_ascii_control() || b" \"',;&?<>()[]{}|".contains(byte);
+    let (kept, last) = text.split_at(text.len().saturating_sub(WORD_BYTES_MAX));
+    let end = last.iter().rposition(is_between).map_or(0, |at| at + 1);
+    text.get(..kept.len() + end).unwrap_or_default()
 }
 
 /// `text` with the contents of each of `ranges` replaced by a keyed hash.

@@ -20,7 +20,7 @@ use self::field::GeoField;
 use super::error::{DecodeError, Fault, TWICE};
 use super::repair::{BAD_TEXT, is_broken, repair};
 use super::scalar::Scalar;
-use super::text::{self, Screen, cut};
+use super::text::{self, Screen};
 use crate::event::{Concerns, Event, EventGeo, Kind, Timestamp, TokenType};
 use crate::token::TokenId;
 
@@ -391,7 +391,7 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
             return Ok(self.wrong_type());
         }
         let Self { draft, screen, .. } = self;
-        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.text(Cow::Borrowed(scope))));
+        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.scope(Cow::Borrowed(scope))));
         Ok(Ok(()))
     }
 
@@ -403,7 +403,7 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
             return Ok(Err(BAD_TEXT));
         }
         let Self { draft, screen, .. } = self;
-        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.text(Cow::Owned(scope.to_owned()))));
+        draft.event.scopes.extend(text::scopes(text).map(|scope| screen.scope(Cow::Owned(scope.to_owned()))));
         Ok(Ok(()))
     }
 
@@ -415,7 +415,7 @@ impl<'de> Visitor<'de> for Within<'_, 'de, '_> {
             match item.text() {
                 Ok(Some(scope)) if is_broken(&scope) => read = read.and(Err(BAD_TEXT)),
                 Ok(Some(scope)) if read.is_ok() && scopes.len() < text::SCOPES_MAX => {
-                    scopes.push(cut(screen.text(scope), text::WORD_BYTES_MAX));
+                    scopes.push(screen.scope(scope));
                 }
                 Ok(_) => {}
                 Err(reason) => read = read.and(Err(reason)),

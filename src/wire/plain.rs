@@ -79,7 +79,8 @@ impl<'a> Found<'a> {
             Field::TokenType => self.token_type = TokenType::parse(json.string()?)?,
             Field::Scopes if json.peek()? == b'"' => {
                 let listed = json.string()?;
-                self.scopes.extend(text::scopes(listed).map(Cow::Borrowed));
+                self.scopes
+                    .extend(text::scopes(listed).map(|scope| text::cut(Cow::Borrowed(scope), text::WORD_BYTES_MAX)));
             }
             Field::Scopes => {
                 json.token(b'[')?;

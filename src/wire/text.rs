@@ -131,6 +131,11 @@ impl<'s> Screen<'s> {
         text
     }
 
+    /// A scope, cut to its limit.
+    pub(crate) fn scope<'a>(&mut self, scope: Cow<'a, str>) -> Cow<'a, str> {
+        cut(self.text(scope), WORD_BYTES_MAX)
+    }
+
     /// An id: a text that may be a token as a whole.
     pub(crate) fn id<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if self.clean && matches!(text, Cow::Borrowed(_)) && !is_bare(&text) {
@@ -252,10 +257,11 @@ pub(crate) fn cut(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, up to [`SCOPES_MAX`].
+/// The scopes in a text, separated by spaces (RFC 6749 section 3.3) or commas, up to [`SCOPES_MAX`]. They are not cut to their
+/// limit, because a cut secret is not recognised.
 pub(crate) fn scopes(text: &str) -> impl Iterator<Item = &str> {
     let scopes = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|scope| !scope.is_empty());
-    scopes.take(SCOPES_MAX).map(|scope| scope.get(..char_boundary(scope, WORD_BYTES_MAX)).unwrap_or_default())
+    scopes.take(SCOPES_MAX)
 }
 
 /// The last boundary between characters at or before byte `most`.
@@ -313,5 +319,24 @@ fn escape(text: &[u8]) -> (usize, Option<char>) {
             (6, plain)
         }
         _ => (2, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_scope_has_no_readable_secret() {
+        let secret = format!("AIza{}", "a7Bq2".repeat(7));
+        let hasher = TokenHasher::new(b"a key for tests");
+        for kept in [1, 30, 38, 39] {
+            let listed = format!("read {}:{secret}", "x".repeat(WORD_BYTES_MAX - kept - 1));
+            let mut notes = Notes::default();
+            let mut screen = Screen::new(listed.as_bytes(), &hasher, &mut notes);
+            let found: Vec<_> = scopes(&listed).map(|scope| screen.scope(Cow::Borrowed(scope))).collect();
+            assert_eq!((found.len(), &*found[0]), (2, "read"));
+            assert!(found[1].len() <= WORD_BYTES_MAX && !found[1].contains("AIza"), "{}", found[1]);
+        }
     }
 }

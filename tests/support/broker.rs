@@ -93,7 +93,7 @@ impl Broker {
 }
 
 /// Java with Kafka's classes, quick to start rather than to run.
-fn java() -> Command {
+pub(crate) fn java() -> Command {
     let mut java = Command::new("java");
     java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp"]);
     java.arg(format!("{}/*", libraries().display()));

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::acl::{self, Operation, Permission, Resource};
-use super::broker::{Broker, Ports};
+use super::broker::{Broker, Ports, java};
 use super::process::{eventually, read};
 
 const DENY: Permission = Permission::RD_KAFKA_ACL_PERMISSION_TYPE_DENY;
@@ -128,6 +128,15 @@ impl Kafka {
             metadata.topics().first().is_none_or(|topic| topic.error().is_some()).then_some(())
         })
         .expect("the topic is gone");
+    }
+
+    /// Limits the bytes per second of each producer.
+    pub(crate) fn limit_producers(&self, bytes: u64) {
+        let limit = format!("producer_byte_rate={bytes}");
+        let arguments = ["kafka.admin.ConfigCommand", "--bootstrap-server", &self.brokers, "--alter", "--add-config"];
+        let of_all = ["--entity-type", "clients", "--entity-default"];
+        let done = java().args(arguments).arg(limit).args(of_all).output().expect("java runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
     pub(crate) fn add_partitions(&self, name: &str, count: usize) {

@@ -5,6 +5,7 @@
 //! one transaction, so each message is forwarded once, in the order of its partition. Another member of the same group, the
 //! [`KafkaSource`](super::KafkaSource) of the worker, reads the copies.
 
+mod refused;
 mod session;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,8 @@ use std::time::Duration;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::BaseConsumer;
 
-use self::session::{PART, RECOVERED_MS, Refused, Session, Transactions};
+use self::refused::Refused;
+use self::session::{PART, RECOVERED_MS, Session, Transactions};
 use super::connect::{check_topics, misconfigured};
 use super::member::Member;
 use super::own_topic::OwnTopic;

@@ -113,7 +113,7 @@ impl<'a> Draft<'a> {
                 None if *field == Field::Scopes => {
                     let Source::Path(path) = source else { continue };
                     let texts = reading.record.texts(path);
-                    self.event.scopes.extend(scopes(texts).map(|scope| reading.screen.text(scope)));
+                    self.event.scopes.extend(scopes(texts).map(|scope| reading.screen.scope(scope)));
                     Ok(())
                 }
                 None => self.set(*field, (source.last_path(), text), reading.screen),

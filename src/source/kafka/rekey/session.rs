@@ -1,6 +1,7 @@
 //! Reads, forwards and commits until the first failure.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use smallvec::SmallVec;
 
 use super::super::KafkaSource;
 use super::super::connect::misconfigured;
@@ -20,6 +22,7 @@ use super::super::own_topic::Results;
 use super::super::owned::part;
 use super::super::settings::{ANSWER_WAIT, KafkaSettings};
 use super::super::state_log::log_of_client;
+use super::refused::{FailedTransaction, Refused};
 use crate::checkpoint::{Checkpoint, Position};
 use crate::port::{Clock, Condition, Message, Polled, Source as _, SourceError, SourceObserver, Splitter};
 
@@ -32,9 +35,8 @@ const TRANSACTION_AGE_MS: i64 = 100;
 /// Attempts of a request for a transaction, and time limit of each.
 const ATTEMPTS_MAX: u32 = 10;
 const ATTEMPT_WAIT: Duration = Duration::from_secs(1);
-/// Number of messages, and bytes of copies, at which it is committed earlier.
+/// Number of messages at which it is committed earlier.
 const MESSAGES_MAX: usize = 20_000;
-const BYTES_MAX: usize = 32 << 20;
 /// Time after which the brokers abort the transaction of a member that has ended. Until then, readers of the partitions
 /// do not get later copies.
 const TRANSACTION_MS: &str = "10000";
@@ -45,29 +47,14 @@ const QUEUE_KB: &str = "262144";
 /// Maximum number of messages per poll, and time that a poll waits for the first.
 const POLL_MESSAGES_MAX: usize = 1_000;
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Age of a failed transaction from which, and size of the copies of a message from which, the message may be the reason.
+const SLOW_MS: i64 = 5_000;
+const LARGE_BYTES: usize = 8 << 20;
 /// Time to wait for room in the client's queue.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
-/// Maximum size of the payload of a message that is too large to be forwarded. Its dead letter has this part.
+/// Maximum size of the payload of a message that is too large to be forwarded. Its dead letter has this part, with bearer
+/// tokens replaced.
 const CUT_BYTES: usize = 512;
-
-/// Messages that the topic did not accept because of their size.
-#[derive(Default)]
-pub(super) struct Refused {
-    /// A batch was refused. Each message is sent in a batch of its own from now on, to find the ones that are too large.
-    pub(super) one_by_one: bool,
-    /// Their original positions. Their payloads are cut.
-    messages: HashSet<(Arc<str>, i32, i64)>,
-}
-
-impl Refused {
-    fn key(position: &Position) -> (Arc<str>, i32, i64) {
-        (Arc::clone(&position.topic), position.partition, position.offset)
-    }
-
-    fn contains(&self, position: &Position) -> bool {
-        !self.messages.is_empty() && self.messages.contains(&Self::key(position))
-    }
-}
 
 /// The producer, and the open transaction.
 pub(super) struct Transactions {
@@ -89,7 +76,12 @@ struct Open {
     /// The offsets after its messages.
     checkpoint: Checkpoint,
     messages: usize,
+    /// Size of all copies.
     bytes: usize,
+    /// Size at which it is committed.
+    bytes_max: usize,
+    /// The message with the largest copies, and their size.
+    largest: Option<(Position, usize)>,
     /// Original position of each copy, in the order in which they were sent.
     copies: Vec<Position>,
 }
@@ -157,6 +149,8 @@ impl Transactions {
             checkpoint: Checkpoint::default(),
             messages: 0,
             bytes: 0,
+            bytes_max: refused.bytes_max(),
+            largest: None,
             copies: Vec::new(),
         });
         let &Message { position, payload, logged_at, .. } = message;
@@ -165,12 +159,22 @@ impl Transactions {
         let any = [(position.partition.unsigned_abs() as usize % *partitions) as i32];
         let copies = if found.is_empty() { &any } else { found };
         let cut = refused.contains(position);
-        let (copies, sent) =
-            if cut { (&copies[..1], &payload[..payload.len().min(CUT_BYTES)]) } else { (copies, payload) };
-        let headers = headers(group, position, logged_at, copies, *partitions, cut.then_some(payload.len()));
+        let copies = SmallVec::<[i32; 4]>::from_slice(if cut { &copies[..1] } else { copies });
+        let mut sent = Cow::Borrowed(payload);
+        if cut {
+            // Before the cut, because a cut token is not recognised.
+            let mut clean = splitter.redact(payload);
+            clean.truncate(CUT_BYTES);
+            sent = Cow::Owned(clean);
+        }
+        let headers = headers(group, position, logged_at, &copies, *partitions, cut.then_some(payload.len()));
+        let bytes = sent.len() * copies.len();
+        if open.largest.as_ref().is_none_or(|(_, largest)| bytes > *largest) {
+            open.largest = Some((position.clone(), bytes));
+        }
         for partition in copies {
             let mut record: BaseRecord<'_, (), [u8], usize> =
-                BaseRecord::with_opaque_to(topic, open.copies.len()).partition(*partition).payload(sent);
+                BaseRecord::with_opaque_to(topic, open.copies.len()).partition(partition).payload(&sent);
             record = record.headers(headers.clone());
             while let Err((error, refused)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
@@ -181,11 +185,17 @@ impl Transactions {
                 record = refused;
             }
             open.copies.push(position.clone());
-            open.bytes += sent.len();
         }
+        open.bytes += bytes;
         open.checkpoint.advance(position);
         open.messages += 1;
         Ok(())
+    }
+
+    /// Whether the open transaction takes no further message.
+    fn is_full(&self) -> bool {
+        self.failed.is_some()
+            || self.open.as_ref().is_some_and(|open| open.messages >= MESSAGES_MAX || open.bytes >= open.bytes_max)
     }
 
     /// Time until the open transaction is due.
@@ -193,8 +203,7 @@ impl Transactions {
         let open = self.open.as_ref()?;
         let age = self.clock.now_millis() - open.since;
         // A clock that was set back delays nothing.
-        let is_due =
-            !(0..TRANSACTION_AGE_MS).contains(&age) || open.messages >= MESSAGES_MAX || open.bytes >= BYTES_MAX;
+        let is_due = !(0..TRANSACTION_AGE_MS).contains(&age) || self.is_full();
         Some(if is_due { Duration::ZERO } else { Duration::from_millis((TRANSACTION_AGE_MS - age) as u64) })
     }
 
@@ -203,34 +212,71 @@ impl Transactions {
         let failed = self.failed.take();
         let Some(open) = self.open.take() else { return failed.map_or(Ok(()), Err) };
         let flushed = self.producer.flush(ANSWER_WAIT);
-        let mut undelivered = None;
+        let results = self.producer.context().take();
+        let sent = failed.map_or(Ok(()), Err);
+        let done = self.complete(source, &open, (sent, flushed), &results);
+        if let Err(error) = &done {
+            let too_large =
+                results.iter().find_map(|(copy, result)| is_too_large(result).then(|| open.copies.get(*copy)));
+            match too_large.flatten() {
+                Some(position) => self.note_refused(position, refused),
+                None => self.note_failed(&open, &results, refused),
+            }
+            tracing::debug!(%error, messages = open.messages, bytes = open.bytes, "a transaction has failed");
+        } else {
+            refused.succeeded(&open.copies);
+        }
+        done
+    }
+
+    /// Whether the copies were passed to the client, and to the brokers. `results`: the answers.
+    fn complete(
+        &self,
+        source: &mut KafkaSource,
+        open: &Open,
+        (sent, flushed): (KafkaResult<()>, KafkaResult<()>),
+        results: &[(usize, KafkaResult<()>)],
+    ) -> KafkaResult<()> {
         // A refused copy fails the transaction, so that later calls fail with another reason.
-        for (copy, result) in self.producer.context().take() {
-            let Err(error) = result else { continue };
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
-                && let Some(position) = open.copies.get(copy)
-            {
-                self.note_refused(position, refused);
-                return Err(error);
-            }
-            undelivered.get_or_insert(error);
-        }
-        failed.or(undelivered).map_or(flushed, Err)?;
+        let refused = |too_large| {
+            let mut results =
+                results.iter().map(|(_, result)| result).filter(move |result| is_too_large(result) == too_large);
+            results.find_map(|result| result.clone().err())
+        };
+        refused(true).map_or(Ok(()), Err)?;
+        sent?;
+        refused(false).map_or(flushed, Err)?;
         source.commit_in(&open.checkpoint, &self.producer)?;
-        retried(&self.producer, || self.producer.commit_transaction(ATTEMPT_WAIT))?;
-        if !refused.messages.is_empty() {
-            for copy in &open.copies {
-                refused.messages.remove(&Refused::key(copy));
-            }
+        retried(&self.producer, || self.producer.commit_transaction(ATTEMPT_WAIT))
+    }
+
+    /// Notes the failure of a transaction that may be too large for the brokers.
+    fn note_failed(&self, open: &Open, results: &[(usize, KafkaResult<()>)], refused: &mut Refused) {
+        let Some((position, bytes)) = &open.largest else { return };
+        // Otherwise it is not the message: another failure is noticed earlier, or the brokers accept no copy.
+        let is_slow = self.clock.now_millis() - open.since >= SLOW_MS;
+        let is_copy = |copy: usize| open.copies.get(copy) == Some(position);
+        let is_accepted = results.iter().any(|(copy, result)| result.is_ok() && is_copy(*copy));
+        let by_size = is_slow && is_accepted && *bytes >= LARGE_BYTES;
+        if refused.failed(&FailedTransaction { bytes: open.bytes, largest: position }, by_size) {
+            let (to, topic) = (&*self.topic, &*position.topic);
+            let Position { partition, offset, .. } = position;
+            tracing::error!(
+                to,
+                topic,
+                partition,
+                offset,
+                bytes,
+                "the brokers do not accept all copies of a message in the time of a transaction; it becomes a dead letter"
+            );
         }
-        Ok(())
     }
 
     fn note_refused(&self, position: &Position, refused: &mut Refused) {
         let Position { topic, partition, offset, .. } = position;
         let to = &*self.topic;
         if self.one_by_one {
-            refused.messages.insert(Refused::key(position));
+            refused.insert(position);
             tracing::error!(
                 to,
                 topic = &**topic,
@@ -258,6 +304,11 @@ impl Transactions {
         self.producer.context().take();
         aborted
     }
+}
+
+fn is_too_large(result: &KafkaResult<()>) -> bool {
+    let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+    code == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 /// Repeats a call that may succeed then. Between the calls, the results of copies are taken, for which aborting waits.
@@ -320,8 +371,9 @@ impl Session {
         while !stop.load(Ordering::Relaxed) {
             let Self { transactions, source, .. } = self;
             let wait = transactions.due_in().unwrap_or(POLL_WAIT);
-            let polled = source.poll(POLL_MESSAGES_MAX, wait, &mut |message| {
+            let polled = source.poll_while(POLL_MESSAGES_MAX, wait, &mut |message| {
                 transactions.forward(&message, splitter, refused);
+                if transactions.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
             match polled {
                 Polled::Messages(_) | Polled::End => {
