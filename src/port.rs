@@ -428,6 +428,7 @@ pub struct RevokeRequest<'a> {
     pub(crate) user_id: &'a str,
     pub(crate) app_id: &'a str,
     pub(crate) family_id: &'a str,
+    pub(crate) session_id: &'a str,
     pub token_id: &'a str,
     /// Type and expiry of the token, as far as they are known.
     pub token_type: TokenType,

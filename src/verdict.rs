@@ -328,6 +328,9 @@ pub struct Incident {
     pub family_id: String,
     pub user_id: String,
     pub app_id: String,
+    /// The session of the event that changed it last. Empty if the event has none.
+    #[serde(default)]
+    pub session_id: String,
     /// Type and expiry of the token, as far as they are known.
     #[serde(default)]
     pub token_type: TokenType,

@@ -32,6 +32,7 @@ fn main() {
         family_id: "ci-deploy".to_owned(),
         user_id: "ana".to_owned(),
         app_id: "crm".to_owned(),
+        session_id: String::new(),
         token_type: tokenwarden::event::TokenType::Other,
         expires_at: None,
         event_id: "event-1".to_owned(),

@@ -58,6 +58,7 @@ impl Request {
             user_id: &self.grant.user_id,
             app_id: &self.grant.app_id,
             family_id: &self.grant.family_id,
+            session_id: &self.grant.session_id,
             token_id: &self.grant.token_id,
             // The store has neither, so a denial has the longest time.
             token_type: TokenType::Other,
@@ -77,6 +78,7 @@ impl Request {
         let id = match what {
             Radius::User => &self.grant.user_id,
             Radius::App => &self.grant.app_id,
+            Radius::Session if !self.grant.session_id.is_empty() => &self.grant.session_id,
             Radius::Token | Radius::Grant | Radius::Session | Radius::Role => self.target.id(),
         };
         Ended { what, id }

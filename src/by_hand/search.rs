@@ -93,6 +93,9 @@ pub(crate) struct Grant {
     pub(crate) user_id: String,
     pub(crate) app_id: String,
     pub(crate) family_id: String,
+    /// The session that was seen last.
+    #[serde(default)]
+    pub(crate) session_id: String,
     /// The token that was seen last.
     pub(crate) token_id: String,
     /// The last accepted use, milliseconds since the epoch.
@@ -197,6 +200,7 @@ fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
     let sql = format!(
         "SELECT tenant_id, anyIf(family_id, family_id != '') AS family, argMax(token_id, timestamp) AS token, \
          argMaxIf(user_id, timestamp, user_id != '') AS user, argMaxIf(app_id, timestamp, app_id != '') AS app, \
+         argMaxIf(session_id, timestamp, session_id != '') AS session, \
          toUnixTimestamp64Milli(maxIf(timestamp, kind IN ('use', 'refreshed'))) AS last_use, \
          toUnixTimestamp64Milli(min(ifNull(issued_at, timestamp))) AS issued, count() AS events, \
          uniqExactIf(user_id, user_id != '') AS users \
@@ -208,8 +212,8 @@ fn statement(scope: &Scope, unit: Unit) -> (String, Vec<String>) {
     (sql, bound)
 }
 
-/// The user or application of the scope has precedence over those in the events of the grant, so that a request about a
-/// user never names another one.
+/// The user, application or session of the scope has precedence over those in the events of the grant, so that a request
+/// about a user never names another one.
 fn grant(row: &Value, scope: &Scope) -> Grant {
     let known = |subject: Subject, name: &str| {
         if scope.subject == subject { scope.id.clone() } else { text(row, name) }
@@ -219,6 +223,7 @@ fn grant(row: &Value, scope: &Scope) -> Grant {
         user_id: known(Subject::User, "user"),
         app_id: known(Subject::App, "app"),
         family_id: text(row, "family"),
+        session_id: known(Subject::Session, "session"),
         token_id: text(row, "token"),
         // The maximum of no uses is the epoch.
         last_use: row["last_use"].as_i64().filter(|millis| *millis > 0),

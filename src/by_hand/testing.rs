@@ -41,6 +41,7 @@ pub(super) fn grant(user: &str, family: &str, token: &str) -> Grant {
         user_id: user.into(),
         app_id: "crm".into(),
         family_id: family.into(),
+        session_id: String::new(),
         token_id: token.into(),
         last_use: Some(1_795_000_000_000),
         events: 1,

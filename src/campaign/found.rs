@@ -199,6 +199,8 @@ impl Found {
             family_id,
             user_id,
             app_id,
+            // Nothing is revoked, and the victims have different sessions.
+            session_id: String::new(),
             token_type: last.token_type,
             expires_at: last.expires_at,
             event_id: last.event_id.clone(),

@@ -125,6 +125,7 @@ where
             user_id: &incident.user_id,
             app_id: &incident.app_id,
             family_id: &incident.family_id,
+            session_id: &incident.session_id,
             token_id: &incident.token_id,
             token_type: incident.token_type,
             expires_at: incident.expires_at,

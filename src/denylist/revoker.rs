@@ -173,6 +173,7 @@ mod tests {
             user_id: "ana",
             app_id: "crm",
             family_id: "g-1",
+            session_id: "",
             token_id: "t-1",
             token_type: crate::event::TokenType::Other,
             expires_at: None,

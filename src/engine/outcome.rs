@@ -231,6 +231,7 @@ impl State {
             family_id: text(&event.family_id),
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
+            session_id: text(&event.session_id),
             token_type: event.token_type,
             expires_at: expiry(&self.memory, event, &observation.enriched.keys)
                 .and_then(|expiry| crate::event::Timestamp::from_millis(expiry.at)),

@@ -58,6 +58,7 @@ pub(crate) mod tests {
             family_id: "ci-deploy".to_owned(),
             user_id: "ana".to_owned(),
             app_id: "crm".to_owned(),
+            session_id: "s-9".to_owned(),
             token_type: crate::event::TokenType::Other,
             expires_at: None,
             event_id: "e-1".to_owned(),

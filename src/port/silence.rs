@@ -308,6 +308,7 @@ mod tests {
             family_id: "g-1".to_owned(),
             user_id: "ana".to_owned(),
             app_id: "crm".to_owned(),
+            session_id: String::new(),
             token_type: crate::event::TokenType::Other,
             expires_at: None,
             event_id: "e-1".to_owned(),

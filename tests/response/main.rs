@@ -65,6 +65,7 @@ fn incident(number: u64, mode: Mode) -> Incident {
         family_id: format!("grant-{number}"),
         user_id: "ana <b>".to_owned(),
         app_id: "crm".to_owned(),
+        session_id: format!("session-{number}"),
         token_type: tokenwarden::event::TokenType::Other,
         expires_at: None,
         event_id: format!("event-{number}"),

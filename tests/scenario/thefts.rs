@@ -176,12 +176,14 @@ fn reused_refresh_token_revokes_the_family() {
     scenario.wait(5 * SECOND);
     scenario.see(&ana.uses().from(address::BERLIN));
     scenario.wait(20 * MINUTE);
-    let outcome = scenario.see(&ana.presents(&copied).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0"));
+    let reuse = ana.presents(&copied).from(address::LEIPZIG_HOST).agent("okhttp/4.12.0");
+    let outcome = scenario.see(&reuse.set("session_id", "s-1"));
     assert!(fired(&outcome, RefreshReuse), "{outcome:#?}");
     assert!(share(&outcome, RefreshReuse) >= 13.0, "{outcome:#?}");
     assert_eq!((outcome.verdict, outcome.action), (Verdict::Revoke, Action::RevokeFamily), "{outcome:#?}");
     let incident = outcome.incident.as_deref().expect("an incident opens");
     assert!(incident.report && incident.family_id == "grant-ana" && incident.user_id == "ana", "{incident:#?}");
+    assert_eq!(incident.session_id, "s-1", "a provider revokes the session of the event");
 }
 
 #[test]

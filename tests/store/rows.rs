@@ -179,6 +179,7 @@ pub(crate) fn incident(id: u64, number: u64, severity: Severity) -> Incident {
         family_id: "family-1".to_owned(),
         user_id: "user-1".to_owned(),
         app_id: "app-1".to_owned(),
+        session_id: String::new(),
         token_type: tokenwarden::event::TokenType::Other,
         expires_at: None,
         event_id: event.event.event_id.into_owned(),

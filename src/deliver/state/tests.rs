@@ -35,6 +35,7 @@ fn incident(id: u64, victim: u32) -> Incident {
         family_id: String::new(),
         user_id: String::new(),
         app_id: String::new(),
+        session_id: String::new(),
         token_type: crate::event::TokenType::Other,
         expires_at: None,
         event_id: "e".to_owned(),

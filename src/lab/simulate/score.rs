@@ -103,6 +103,7 @@ mod tests {
             family_id: family.to_owned(),
             user_id: String::new(),
             app_id: "crm".to_owned(),
+            session_id: String::new(),
             token_type: crate::event::TokenType::Other,
             expires_at: None,
             event_id: event.to_owned(),

@@ -22,6 +22,7 @@ pub(super) fn asked<'a>(target: &'a Target, ids: [&'a str; 4]) -> RevokeRequest<
         user_id,
         app_id,
         family_id,
+        session_id: "",
         token_id,
         token_type: crate::event::TokenType::Other,
         expires_at: None,

@@ -43,6 +43,8 @@ pub(super) enum Value {
     Hint,
     TokenId,
     FamilyId,
+    /// The session of the token, else the family.
+    SessionId,
     AppId,
     UserId,
     TenantId,
@@ -56,12 +58,13 @@ pub(super) enum Value {
     IamRole,
 }
 
-const VALUES: [(&str, Value); 13] = [
+const VALUES: [(&str, Value); 14] = [
     ("id", Value::Id),
     ("kind", Value::Kind),
     ("hint", Value::Hint),
     ("token_id", Value::TokenId),
     ("family_id", Value::FamilyId),
+    ("session_id", Value::SessionId),
     ("app_id", Value::AppId),
     ("user_id", Value::UserId),
     ("tenant_id", Value::TenantId),
@@ -208,7 +211,8 @@ impl Value {
             Self::Hint if matches!(asked.target, Target::Family(_)) => "refresh_token",
             Self::Hint => "access_token",
             Self::TokenId => asked.token_id,
-            Self::FamilyId => asked.family_id,
+            Self::SessionId if !asked.session_id.is_empty() => asked.session_id,
+            Self::FamilyId | Self::SessionId => asked.family_id,
             Self::AppId => asked.app_id,
             Self::UserId => asked.user_id,
             Self::TenantId => asked.tenant_id,
@@ -261,6 +265,7 @@ pub(super) fn asked<'a>(target: &'a Target, id: &'a str) -> RevokeRequest<'a> {
         user_id: id,
         app_id: "crm",
         family_id: "",
+        session_id: "",
         token_id: id,
         token_type: crate::event::TokenType::Other,
         expires_at: None,
