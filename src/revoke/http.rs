@@ -9,6 +9,8 @@ mod contract;
 #[cfg(test)]
 mod contract_auth;
 #[cfg(test)]
+mod contract_read;
+#[cfg(test)]
 mod contract_table;
 #[cfg(test)]
 mod keycloak;
@@ -81,13 +83,13 @@ impl HttpRevoker {
         Ok(Self { client, clock, preset, request, fingerprint, targets, radius, tenant, answers, verify, auth })
     }
 
-    fn request(&self, asked: &RevokeRequest<'_>) -> Result<Request, DeliveryError> {
+    /// The request at `now`, milliseconds since the epoch, wall clock.
+    fn request(&self, asked: &RevokeRequest<'_>, now: i64) -> Result<Request, DeliveryError> {
         if self.tenant.as_deref().is_some_and(|tenant| tenant != asked.tenant_id) {
             let whose = "the tenant is not that of the provider (revoke.http.tenant)";
             return Err(refused(whose.to_owned()));
         }
-        let filling = Filling { asked, now: self.clock.now_millis() };
-        let mut request = self.request.fill(&self.client, &filling).map_err(refused)?;
+        let mut request = self.request.fill(&self.client, &Filling { asked, now }).map_err(refused)?;
         let tenant = utf8_percent_encode(asked.tenant_id, ESCAPED_IN_URLS).to_string();
         for (name, value) in [(KEY_HEADER, asked.key), (TENANT_HEADER, &tenant)] {
             // Two tenants may have grants with the same id, and a preset sends only the id.
@@ -100,17 +102,12 @@ impl HttpRevoker {
         Ok(request)
     }
 
-    /// Reads whether the token is inactive, after the provider answered `status` to its revocation. Returns the time of
-    /// the read that showed it. `None` if no read showed the state.
-    async fn check(
-        &self,
-        verify: &Verify,
-        asked: &RevokeRequest<'_>,
-        status: u16,
-    ) -> Result<Option<i64>, DeliveryError> {
+    /// Reads whether the token is inactive, after the provider answered `status` to its revocation. `with` has the time of
+    /// the revocation. Returns the time of the read that showed it. `None` if no read showed the state.
+    async fn check(&self, verify: &Verify, with: &Filling<'_>, status: u16) -> Result<Option<i64>, DeliveryError> {
         for wait in READ_WAITS {
             self.clock.sleep(wait).await;
-            match self.read(verify, asked).await {
+            match self.read(verify, with).await {
                 Ok(Some(true)) => return Ok(Some(self.clock.now_millis())),
                 Ok(Some(false)) => {}
                 Ok(None) => {
@@ -125,15 +122,18 @@ impl HttpRevoker {
                 }
             }
         }
+        if verify.is_eventual {
+            tracing::warn!("a revocation is not verified: the provider has not applied it yet");
+            return Ok(None);
+        }
         let reason = format!("the provider answered {status}, and the token is still active");
         Err(DeliveryError::Permanent { reason, status })
     }
 
-    async fn read(&self, verify: &Verify, asked: &RevokeRequest<'_>) -> Result<Option<bool>, DeliveryError> {
-        let filling = Filling { asked, now: self.clock.now_millis() };
-        let mut answer = self.send(verify.request.fill(&self.client, &filling).map_err(refused)?).await?;
+    async fn read(&self, verify: &Verify, with: &Filling<'_>) -> Result<Option<bool>, DeliveryError> {
+        let mut answer = self.send(verify.request.fill(&self.client, with).map_err(refused)?).await?;
         let body = outgoing::body(&mut answer, BODY_BYTES_MAX).await.map_err(|error| retriable(&error))?;
-        Ok(verify.is_inactive(answer.status().as_u16(), &body, &filling))
+        Ok(verify.is_inactive(answer.status().as_u16(), &body, with))
     }
 
     /// Sends `request` with tokenwarden's credential, and once more if the provider rejects a cached one.
@@ -211,11 +211,12 @@ impl Revoker for HttpRevoker {
             "the preset sends the token itself, and events have only its id; use an endpoint that accepts the id, such as \
              your own gateway",
         );
-        needs_value.into_iter().chain(self.preset.limits.as_deref()).collect()
+        let unverified = self.preset.unverified.as_deref().filter(|_| self.verify.is_none());
+        needs_value.into_iter().chain(self.preset.limits.as_deref()).chain(unverified).collect()
     }
 
     fn check(&self, asked: &RevokeRequest<'_>) -> Result<(), String> {
-        match self.request(asked) {
+        match self.request(asked, self.clock.now_millis()) {
             Ok(_) => Ok(()),
             Err(DeliveryError::Permanent { reason, .. }) => Err(reason),
             Err(other) => Err(other.to_string()),
@@ -223,7 +224,8 @@ impl Revoker for HttpRevoker {
     }
 
     async fn revoke(&self, asked: RevokeRequest<'_>) -> Result<Revoked, DeliveryError> {
-        let mut answer = self.send(self.request(&asked)?).await?;
+        let with = Filling { asked: &asked, now: self.clock.now_millis() };
+        let mut answer = self.send(self.request(&asked, with.now)?).await?;
         let at = self.clock.now_millis();
         let retry_after = outgoing::retry_after(answer.headers(), at);
         let status = answer.status().as_u16();
@@ -237,8 +239,8 @@ impl Revoker for HttpRevoker {
         match &mut revoked {
             Revoked::Done { status, confirmation } => {
                 confirmation.radius = self.radius;
-                if let Some(verify) = &self.verify {
-                    confirmation.verified_at = self.check(verify, &asked, *status).await?;
+                if let Some(verify) = self.verify.as_ref().filter(|verify| verify.shows(asked.target)) {
+                    confirmation.verified_at = self.check(verify, &with, *status).await?;
                 }
             }
             Revoked::AlreadyGone { confirmation, .. } => confirmation.radius = self.radius,
@@ -312,7 +314,7 @@ mod tests {
         let twitch =
             revoker("preset = 'twitch'\nclient_id = 'a{id}&b'\nurl = 'https://h.example/'").expect("a revoker");
         let target = Target::Token("t".to_owned());
-        let request = twitch.request(&asked(&target, "t&u")).expect("a request");
+        let request = twitch.request(&asked(&target, "t&u"), 0).expect("a request");
         let body = request.body().and_then(reqwest::Body::as_bytes).expect("a body");
         assert_eq!(String::from_utf8_lossy(body), "client_id=a%7Bid%7D%26b&token=t");
         assert!(matches!(twitch.auth, Auth::None));
@@ -351,7 +353,7 @@ mod tests {
         let google = revoker("preset = 'google'\nradius = 'grant'").expect("a revoker");
         let target = Target::Token("t".to_owned());
         assert_eq!(
-            google.request(&asked(&target, "t")).expect("a request").url().as_str(),
+            google.request(&asked(&target, "t"), 0).expect("a request").url().as_str(),
             "https://oauth2.googleapis.com/revoke"
         );
         assert_eq!(revoker("preset = 'rfc7009'").map(|_| ()).expect_err("no URL").key, "url");

@@ -356,3 +356,33 @@ fn tenants_revoker(web: &Web, settings: &str) -> Arc<dyn Revoker> {
     let settings: HttpRevokerSettings = toml::from_str(&text).expect("settings");
     Arc::new(HttpRevoker::new(&settings, clock()).expect("settings"))
 }
+
+#[test]
+fn keycloak_session_of_the_incident_ends_and_is_verified() {
+    let (folder, web, hook) = (tempfile::tempdir().expect("a folder"), Web::start(), Web::start());
+    web.answer_body(204, "");
+    // Another session of the user has the id of the grant.
+    web.answer_body(200, r#"[{"id":"session-7"},{"id":"grant-7"}]"#);
+    web.answer_body(200, r#"[{"id":"grant-7"}]"#);
+    let text = format!(
+        "preset = 'keycloak_session'\nradius = 'session'\nvalues = {{ realm = 'acme' }}\nurl = '{}'\ntoken = 'x'",
+        web.url
+    );
+    let clock = TestClock::start();
+    let settings: HttpRevokerSettings = toml::from_str(&text).expect("settings");
+    let revoker = Arc::new(HttpRevoker::new(&settings, Arc::clone(&clock) as _).expect("settings"));
+    let rig = Rig::start_at(clock, folder.path(), || webhook(&hook), Some(revoker), quick());
+    rig.take(&[Incident { user_id: "7b1e".to_owned(), ..incident(7, Mode::Enforce) }]);
+    rig.settled();
+    let rows = rig.store.actions();
+    let row = rows.iter().find(|row| row.kind == "revoke_family").expect("a row");
+    assert!(row.confirmation.is_some_and(|confirmation| confirmation.verified_at.is_some()), "{row:?}");
+    assert_eq!((row.outcome.as_str(), row.radius), ("done", Some(Radius::Session)));
+    let sent = web.requests().into_iter().map(|request| format!("{} {}", request.method, request.path));
+    let read = "GET /admin/realms/acme/users/7b1e/sessions".to_owned();
+    assert_eq!(
+        sent.collect::<Vec<_>>(),
+        ["DELETE /admin/realms/acme/sessions/session-7".to_owned(), read.clone(), read]
+    );
+    rig.stop();
+}

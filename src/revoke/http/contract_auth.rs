@@ -172,12 +172,15 @@ async fn github_app_exchanges_a_jwt() {
          method = 'github_app'\napp_id = 'Iv23'\ninstallation_id = '42'\napi_url = '{url}'\nprivate_key = '''{pem}'''"
     ));
     provider.reply(201, r#"{"token":"issued-1","expires_at":"2026-11-26T11:00:00Z"}"#);
-    provider.reply(204, "");
-    provider.reply(204, "");
+    for _ in 0..2 {
+        provider.reply(204, "");
+        provider.reply(200, "[]");
+    }
     assert_eq!([revoke(&revoker).await, revoke(&revoker).await], [DONE, DONE]);
     let seen = provider.take();
-    let path = "POST /orgs/acme/personal-access-tokens/grant-1";
-    assert_eq!(lines(&seen), ["POST /app/installations/42/access_tokens", path, path]);
+    let (path, list) =
+        ("POST /orgs/acme/personal-access-tokens/grant-1", "GET /orgs/acme/personal-access-tokens?per_page=100");
+    assert_eq!(lines(&seen), ["POST /app/installations/42/access_tokens", path, list, path, list]);
     let token = seen[0].header("authorization").strip_prefix("Bearer ").expect("a token");
     assert_eq!(claims(token, &key), json!({ "iss": "Iv23", "iat": NOW - 60, "exp": NOW + 540 }));
     assert_eq!(seen[0].header("accept"), "application/vnd.github+json");

@@ -34,6 +34,8 @@ pub(super) struct Preset {
     pub(super) answer: AnswerSettings,
     /// The read after a revocation.
     pub(super) verify: Option<VerifySettings>,
+    /// Why there is no read, one sentence.
+    pub(super) unverified: Option<String>,
 }
 
 /// What a request names.
@@ -54,8 +56,10 @@ impl Need {
     const fn targets(self) -> &'static [TargetKind] {
         match self {
             Self::TokenId => &[TargetKind::Token],
-            Self::Grant | Self::Session => &[TargetKind::Family],
-            Self::TokenValue | Self::User | Self::UserAndApp => &[TargetKind::Token, TargetKind::Family],
+            Self::Grant => &[TargetKind::Family],
+            Self::TokenValue | Self::Session | Self::User | Self::UserAndApp => {
+                &[TargetKind::Token, TargetKind::Family]
+            }
         }
     }
 }
@@ -106,7 +110,7 @@ impl Preset {
     }
 
     /// The error is the line and the problem.
-    fn parse(name: &str, text: &str) -> Result<Self, (usize, String)> {
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, (usize, String)> {
         let mut preset: Self = parse_preset(text)?;
         if preset.needs.is_empty() {
             return Err((1, "`needs` is empty; name at least one".to_owned()));

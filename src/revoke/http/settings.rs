@@ -101,12 +101,28 @@ pub(crate) struct VerifySettings {
     pub(super) path: String,
     pub(super) body: Option<String>,
     pub(super) body_format: Option<BodyFormat>,
+    /// Fields of a form, each a template. Instead of `body`.
+    pub(super) form: BTreeMap<String, String>,
     /// Statuses of an inactive token.
     pub(super) inactive: Vec<u16>,
-    /// Content of the body for an inactive token.
+    /// Content of the body for an inactive token. Its texts are templates, whose values are percent-encoded.
     pub(super) inactive_when: Option<BodyTest>,
+    /// Content of the body for an active token, in the same form. Without it, the token is active if the body does not
+    /// show that it is inactive.
+    pub(super) active_when: Option<BodyTest>,
     /// A template. The token is active if the JSON body contains this text as a value.
     pub(super) listed: Option<String>,
+    /// The only key whose values, texts or numbers, count for `listed`.
+    pub(super) listed_key: Option<String>,
+    /// Number of items in a full page. A full page without the text of `listed` does not show the state.
+    pub(super) page_items: Option<usize>,
+    /// JSON pointer (RFC 6901) to the time from which tokens are valid. The token is inactive if that is not before the
+    /// revocation.
+    pub(super) valid_from: Option<String>,
+    /// Targets whose state the read shows. Without it, all.
+    pub(super) targets: Option<Vec<TargetKind>>,
+    /// The provider answers before the revocation takes effect, so a token that is still active is no failure.
+    pub(super) eventual: bool,
 }
 
 /// Name in templates of the key with the same name.
