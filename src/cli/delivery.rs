@@ -1,5 +1,6 @@
 //! Creates the configured alert channels, revoker and outbox.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -11,6 +12,7 @@ use crate::closing::Closing;
 use crate::config::Config;
 use crate::deliver::{Breakers, Deliverer, Outbox, Running, Settings, Silences, UserLimits, UserNotices};
 use crate::denylist::{DenyingRevoker, IfLogFails, LOG_RETRY};
+use crate::engine;
 use crate::evidence::StoredRefutations;
 use crate::notify::{Email, UserTexts, Webhook, open_channel, open_users};
 use crate::port::{
@@ -101,17 +103,22 @@ impl IncidentTasks {
 
 impl Delivery {
     /// Settings that the operator may not have intended, a sentence each.
-    pub(super) fn warnings(&self, config: &Config) -> Vec<&'static str> {
-        let mut warnings = Vec::new();
+    pub(super) fn warnings(&self, config: &Config) -> Vec<Cow<'static, str>> {
+        let mut warnings: Vec<Cow<'static, str>> = Vec::new();
         if self.notifiers.is_empty() {
-            warnings
-                .push("alerts are not sent: no [alert.email], [alert.webhook] or [alert.channel.NAME] is configured");
+            warnings.push(
+                "alerts are not sent: no [alert.email], [alert.webhook] or [alert.channel.NAME] is configured".into(),
+            );
         }
         if config.revoke.mode == Mode::Enforce && self.revoker.is_none() {
-            warnings
-                .push("tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] and [denylist] are missing");
+            warnings.push(
+                "tokens cannot be revoked: revoke.mode is enforce, but [revoke.http] and [denylist] are missing".into(),
+            );
         }
-        warnings.extend(self.revoker.iter().flat_map(|revoker| doubts(config, &**revoker)));
+        if let Some(revoker) = &self.revoker {
+            warnings.extend(doubts(config, &**revoker).map(Cow::Borrowed));
+            warnings.extend(small_margin(config, &**revoker).map(Cow::Owned));
+        }
         warnings
     }
 
@@ -248,6 +255,24 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
          revoke.http.tenant",
     );
     hashed.into_iter().chain(tenants)
+}
+
+/// A warning if a behavioural revocation needs less certainty than its radius suggests: log-odds that are higher by the
+/// logarithm of the revocations as which it counts.
+pub(super) fn small_margin(config: &Config, revoker: &dyn Revoker) -> Option<String> {
+    let radius = revoker.radius()?;
+    let of_token = engine::Settings::default().revoke_margin;
+    let margin = of_token + libm::log(f64::from(radius.weight()));
+    let configured = config.detection.revoke_margin;
+    // One digit, as the message shows it.
+    (configured + 0.05 < margin).then(|| {
+        format!(
+            "a revocation has the radius `{}` and counts as {}, and detection.revoke_margin is {configured:.1}, as for single \
+             tokens; {margin:.1} requires certainty in proportion",
+            radius.as_str(),
+            radius.weight()
+        )
+    })
 }
 
 pub(super) fn wrong(config: &Config, section: &str) -> impl Fn(Mistake) -> Failure {

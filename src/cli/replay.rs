@@ -166,7 +166,7 @@ where
         let _inside = runtime.enter();
         let delivery = delivery::open(config, &newest, &clock)?;
         for warning in delivery.warnings(config) {
-            summary.print(warning);
+            summary.print(&warning);
         }
         let (outbox, running) = delivery.start(&store, &clock, &metrics, &health, runtime.handle());
         (Some(outbox), Some(running))

@@ -203,6 +203,9 @@ async fn check_delivery(config: &Config, offline: bool, report: &mut Report) -> 
             for warning in delivery::doubts(config, &*revoker) {
                 Report::warning("revocation", warning)?;
             }
+            if let Some(warning) = delivery::small_margin(config, &*revoker) {
+                Report::warning("revocation", &warning)?;
+            }
             if let Err(error) = user_api::check(config, &*revoker) {
                 report.failed("user API", &error.to_string(), Kind::Configuration)?;
             }

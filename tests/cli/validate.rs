@@ -91,6 +91,27 @@ fn errors_found_by_adapters_state_the_place() {
 }
 
 #[test]
+fn wide_radius_with_a_small_margin_is_a_warning() {
+    let folder = folder();
+    write(folder.path(), "events", events(1));
+    let warned = |preset: &str, margin: &str| {
+        let text = format!(
+            "[source.file]\npath = 'events'\n[revoke.http]\nurl = 'https://id.example'\ntenant = 'acme'\n{preset}\n\
+             [detection]\n{margin}"
+        );
+        write(folder.path(), "t.toml", text);
+        let output = tokenwarden(folder.path(), &["validate", "--offline", "--config", "t.toml"]);
+        assert_eq!(status(&output), 0, "{}", stdout(&output));
+        stdout(&output).contains("detection.revoke_margin is")
+    };
+    let user = "preset = 'okta_sessions'\nradius = 'user'";
+    let role = "preset = 'aws_role_sessions'\nradius = 'role'\nvalues = { account = '1' }";
+    let grant = "preset = 'okta_grant'";
+    assert!(warned(user, "") && warned(role, "revoke_margin = 2.6"));
+    assert!(!warned(user, "revoke_margin = 2.6") && !warned(role, "revoke_margin = 4.0") && !warned(grant, ""));
+}
+
+#[test]
 fn validate_prints_a_line_for_each_part() {
     let folder = folder();
     let memory = "[detection]\nmemory_mib_max = 768\n";
