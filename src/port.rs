@@ -327,10 +327,14 @@ impl Notice {
     }
 }
 
+/// Number of incidents that an outbox takes at once.
+pub(crate) const INCIDENTS_AT_ONCE: usize = 1_000;
+
 /// Stores alerts and revocations until they are delivered.
 pub trait Outbox: Send + Sync {
     /// Takes over `incidents`, all or none, and writes them to disk before it returns, if the disk accepts them
-    /// ([`Self::persist`]). Incidents that it has are ignored. Fails if too many deliveries wait.
+    /// ([`Self::persist`]). Incidents that it has are ignored. Fails if too many deliveries wait, so more
+    /// than [`INCIDENTS_AT_ONCE`] may never be taken.
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()>;
     /// Takes over `notice` in the same way, to be sent on every channel. A second notice with the same `key` is ignored.
     /// The key and the texts must contain no value of an event.

@@ -1,8 +1,10 @@
 //! Results of scoring: signals, verdict, incident and requested action. Plain data without effects.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::{BaselineId, Timestamp, TokenType};
 use crate::number::id_of;
@@ -276,6 +278,37 @@ impl Victim {
     }
 }
 
+/// A victim in the list of an incident. The changes of an incident share it, because thousands of changes can wait at
+/// once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedVictim(Arc<Victim>);
+
+impl From<Victim> for SharedVictim {
+    fn from(victim: Victim) -> Self {
+        Self(Arc::new(victim))
+    }
+}
+
+impl Deref for SharedVictim {
+    type Target = Victim;
+
+    fn deref(&self) -> &Victim {
+        &self.0
+    }
+}
+
+impl Serialize for SharedVictim {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedVictim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Victim::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// Maximum number of victims that an incident lists. Further ones are counted.
 pub(crate) const VICTIMS_MAX: usize = 100;
 
@@ -346,7 +379,7 @@ pub struct Incident {
     pub campaign_id: CampaignId,
     /// The first [`VICTIMS_MAX`] grants and tokens of the incident, in the order in which they joined.
     #[serde(default)]
-    pub victims: Vec<Victim>,
+    pub victims: Vec<SharedVictim>,
     /// Number of all victims.
     #[serde(default)]
     pub victims_total: u32,

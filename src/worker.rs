@@ -54,7 +54,7 @@ use crate::checkpoint::{Checkpoint, DeadLetter};
 use crate::engine;
 use crate::kill_point::{Step, reach};
 use crate::pipeline::{Appeared, Epoch, Group, Pipeline, VerdictOutput};
-use crate::port::{Message, Polled, ResultRecord, SavedRows, Source, SourceError, Store};
+use crate::port::{INCIDENTS_AT_ONCE, Message, Polled, ResultRecord, SavedRows, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
 use crate::tally::Tally;
 use crate::telemetry::Condition;
@@ -366,8 +366,12 @@ where
             && !self.incidents.is_empty()
         {
             reach(Step::BeforeOutbox);
-            if let Err(error) = outbox.take(&self.incidents) {
-                return self.outbox_refused(error, now);
+            while !self.incidents.is_empty() {
+                let count = self.incidents.len().min(INCIDENTS_AT_ONCE);
+                if let Err(error) = outbox.take(&self.incidents[..count]) {
+                    return self.outbox_refused(error, now);
+                }
+                self.incidents.drain(..count);
             }
             reach(Step::AfterOutbox);
             self.outbox_accepted();

@@ -206,7 +206,7 @@ impl Found {
             event_id: last.event_id.clone(),
             change: number([last.event, rules_reported], INCIDENT),
             campaign_id: self.campaign_id(),
-            victims: self.in_order().take(VICTIMS_MAX).map(|victim| victim.victim.clone()).collect(),
+            victims: self.in_order().take(VICTIMS_MAX).map(|victim| victim.victim.clone().into()).collect(),
             victims_total: u32::try_from(self.victims.len()).unwrap_or(u32::MAX),
             tenant_is_new: !last.tenant_is_known,
             log_odds,

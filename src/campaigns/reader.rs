@@ -8,7 +8,7 @@ use super::services::Lane;
 use crate::campaign::Stage;
 use crate::checkpoint::Checkpoint;
 use crate::millis::MINUTE_MS;
-use crate::port::{Message, Rows as _, Source, SourceError, Store};
+use crate::port::{INCIDENTS_AT_ONCE, Message, Rows as _, Source, SourceError, Store};
 use crate::retry::{Retries, RetryPolicy};
 use crate::telemetry::Condition;
 use crate::verdict::Incident;
@@ -148,16 +148,19 @@ impl<'l, S: Store> Reader<'l, S> {
         if self.changes.is_empty() || !self.outbox_retries.is_due(now) {
             return;
         }
-        if let Err(error) = self.lane.outbox.take(&self.changes) {
-            tracing::error!(%error, "the outbox cannot be written; sightings wait");
-            self.lane.health.set_of(Condition::Campaigns, "outbox", true);
-            self.outbox_retries.failed(now);
-            return;
+        while !self.changes.is_empty() {
+            let count = self.changes.len().min(INCIDENTS_AT_ONCE);
+            if let Err(error) = self.lane.outbox.take(&self.changes[..count]) {
+                tracing::error!(%error, "the outbox cannot be written; sightings wait");
+                self.lane.health.set_of(Condition::Campaigns, "outbox", true);
+                self.outbox_retries.failed(now);
+                return;
+            }
+            self.lane.metrics.campaigns_changed(count as u64);
+            self.rows.extend(self.changes.drain(..count));
         }
         self.lane.health.set_of(Condition::Campaigns, "outbox", false);
         self.outbox_retries.succeeded();
-        self.lane.metrics.campaigns_changed(self.changes.len() as u64);
-        self.rows.append(&mut self.changes);
     }
 
     /// Reports withheld campaigns now, also at the end.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::{Generations, Limits, Usage};
 use crate::millis::{DAY_MS, HOUR_MS};
-use crate::verdict::{CampaignId, IncidentId, Severity, VICTIMS_MAX, Verdict, Victim};
+use crate::verdict::{CampaignId, IncidentId, Severity, SharedVictim, VICTIMS_MAX, Verdict, Victim};
 
 /// Maximum number of open incidents.
 const INCIDENTS_MAX: usize = 1 << 14;
@@ -76,7 +76,7 @@ struct Campaign {
 pub(crate) struct Incidents {
     open: Generations<Open>,
     /// Victims of each open incident, up to [`VICTIMS_MAX`].
-    victims: Generations<Vec<Victim>>,
+    victims: Generations<Vec<SharedVictim>>,
     /// Bytes of the victims of the younger half, and their maximum.
     victims_bytes: usize,
     victims_bytes_max: usize,
@@ -206,17 +206,17 @@ impl Incidents {
         let was_young = self.victims.is_young(id.0);
         let victims = self.victims.entry(id.0, Vec::new);
         if !was_young {
-            self.victims_bytes += victims.iter().map(Victim::bytes).sum::<usize>();
+            self.victims_bytes += victims.iter().map(|victim| victim.bytes()).sum::<usize>();
         }
         if let Some(victim) = victim.filter(|_| victims.len() < VICTIMS_MAX) {
             let victim = victim();
             self.victims_bytes += victim.bytes();
-            victims.push(victim);
+            victims.push(victim.into());
         }
     }
 
     /// The first victims of an open incident, in the order in which they joined.
-    pub(crate) fn victims(&self, id: IncidentId) -> &[Victim] {
+    pub(crate) fn victims(&self, id: IncidentId) -> &[SharedVictim] {
         self.victims.get(id.0).map_or(&[], Vec::as_slice)
     }
 

@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn victims_and_outcomes_are_listed_or_counted() {
         let victim = |number: u32| Victim { family_id: format!("g-{number}"), ..Victim::default() };
-        let victims: Vec<_> = (0..100).map(victim).collect();
+        let victims: Vec<_> = (0..100).map(|number| victim(number).into()).collect();
         let asked = |number: u32, revocation| Asked {
             target: Target::Family(format!("g-{number}")),
             revocation,

@@ -163,7 +163,8 @@ impl Signals {
             else {
                 continue;
             };
-            let victims = std::iter::once(&own).chain(&incident.victims).chain(&progress.joined);
+            let victims =
+                std::iter::once(&own).chain(incident.victims.iter().map(|victim| &**victim)).chain(&progress.joined);
             let victim = victims.into_iter().find(|victim| is_of(victim, &asked.target));
             // A victim that the incident no longer lists is named by its target.
             let victim = victim.cloned().unwrap_or_else(|| victim_of(&asked.target));

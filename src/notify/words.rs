@@ -42,7 +42,7 @@ pub(super) fn victim(victim: &Victim) -> String {
 
 /// At most `max` victims, first those that joined since the channel's previous message, and the number of the others.
 pub(super) fn victims(incident: &Incident, progress: &Progress, max: usize) -> (Vec<String>, usize) {
-    let earlier = incident.victims.iter().filter(|victim| !progress.joined.contains(victim));
+    let earlier = incident.victims.iter().map(|victim| &**victim).filter(|victim| !progress.joined.contains(victim));
     let named: Vec<_> = progress.joined.iter().rev().chain(earlier).take(max).map(victim).collect();
     let others = (incident.victims_total as usize).saturating_sub(named.len());
     (named, others)

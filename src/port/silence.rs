@@ -366,7 +366,11 @@ mod tests {
         let victim = |user: &str| Victim { user_id: user.to_owned(), ..Victim::default() };
         let found = minor();
         let scope = Scope { user: Some(found.user_id.clone()), ..Scope::default() };
-        let with = |victims: Vec<Victim>, victims_total| Incident { victims, victims_total, ..found.clone() };
+        let with = |victims: Vec<Victim>, victims_total| Incident {
+            victims: victims.into_iter().map(Into::into).collect(),
+            victims_total,
+            ..found.clone()
+        };
         assert!(scope.contains(&with(vec![victim(&found.user_id), victim(&found.user_id)], 2)));
         assert!(!scope.contains(&with(vec![victim(&found.user_id), victim("bob")], 2)));
         assert!(!scope.contains(&with(vec![victim(&found.user_id)], 2)), "a victim that is not listed");

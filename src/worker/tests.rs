@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, Clock, EventRow, Notice, Origin, Outbox, Rows, StoreError};
+use crate::port::{ActionRow, Clock, EventRow, INCIDENTS_AT_ONCE, Notice, Origin, Outbox, Rows, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
@@ -403,6 +403,31 @@ fn outbox_failure_pauses_the_source() {
     assert!(result.source.open_max <= 20, "{} messages were in memory", result.source.open_max);
     assert!(result.source.polls_without_room > 0, "the source was polled without room");
     assert_eq!(result.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
+}
+
+/// More incidents than an outbox takes at once would otherwise be refused for ever, and their partition would stop.
+#[test]
+fn incidents_of_one_epoch_are_taken_in_parts() {
+    let messages = |number: usize| match theft(&format!("v{number}")) {
+        PollStep::Messages(messages) => messages,
+        _ => unreachable!("theft returns messages"),
+    };
+    let steps = vec![PollStep::Messages((0..INCIDENTS_AT_ONCE + 200).flat_map(messages).collect())];
+    let taken = Arc::new(AtomicUsize::new(0));
+    let outbox = {
+        let taken = Arc::clone(&taken);
+        TestOutbox::new(move |incidents: &[Incident]| {
+            if incidents.len() > INCIDENTS_AT_ONCE {
+                return Err(std::io::ErrorKind::QuotaExceeded.into());
+            }
+            taken.fetch_add(incidents.len(), Ordering::Relaxed);
+            Ok(())
+        })
+    };
+    let limits = Limits { wait_ms_max: Some(0), epoch_messages_max: 10_000, ..Limits::REPLAY };
+    let result = play_into(Some(Arc::new(outbox)), steps, limits, TestStore::default());
+    assert!(result.done.is_ok());
+    assert_eq!(taken.load(Ordering::Relaxed), INCIDENTS_AT_ONCE + 200);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn changed(incident: Incident, change: u64) -> Incident {
 /// An incident that grant number `victim` joins.
 fn joined(number: u64, victim: u64, mode: Mode) -> Incident {
     let grant = format!("grant-{victim}");
-    let known = (1..=victim).map(|known| Victim { family_id: format!("grant-{known}"), ..Victim::default() });
+    let known = (1..=victim).map(|known| Victim { family_id: format!("grant-{known}"), ..Victim::default() }.into());
     Incident {
         change: victim,
         event_id: format!("event-{victim}"),

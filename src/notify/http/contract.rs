@@ -119,7 +119,7 @@ fn hostile(times: usize) -> Incident {
     incident.signals = vec![incident.signals[0].clone(); 12];
     incident.signals.iter_mut().for_each(|signal| signal.reason.clone_from(&text));
     let victim = Victim { user_id: text.clone(), token_id: text.clone(), family_id: text.clone(), app_id: text };
-    incident.victims = vec![victim; 100];
+    incident.victims = vec![victim.into(); 100];
     incident.victims_total = 5_000;
     incident
 }
