@@ -355,10 +355,10 @@ impl Outbox {
             }
         }
         if found.is_none()
-            && let Some(Due { at, item: Item::Revocation(key), .. }) = state.first(REVOKE)
+            && let Some((at, key)) = state.next_due(now)
         {
-            wake_at = wake_at.min(*at);
-            found = (*at <= now).then(|| key.clone());
+            wake_at = wake_at.min(at);
+            found = (at <= now).then(|| key.to_owned());
         }
         let Some(key) = found else {
             return if wake_at == i64::MAX { Next::Nothing } else { Next::At(wake_at) };

@@ -92,6 +92,20 @@ impl State {
         self.ages.first().map(|(at, key)| (*at, key.as_str()))
     }
 
+    /// The revocation to request next, and when: of those that are due at `now`, first those without an attempt. Targets
+    /// for which the provider always fails thus do not delay others.
+    pub(in crate::deliver) fn next_due(&self, now: i64) -> Option<(i64, &str)> {
+        let due = || {
+            self.lanes.get(REVOKE).into_iter().flatten().filter_map(|due| match &due.item {
+                Item::Revocation(key) => Some((due.at, key.as_str())),
+                Item::Thread(_) | Item::Notice(_) => None,
+            })
+        };
+        let is_new = |key: &str| self.revocations.get(key).is_some_and(|asked| asked.effect.attempts == 0);
+        let new = due().take_while(|(at, _)| *at <= now).find(|(_, key)| is_new(key));
+        new.or_else(|| due().next())
+    }
+
     /// When `scope` has room for another request.
     pub(in crate::deliver) fn room(&self, scope: &Scope, caps: Caps<'_>, now: i64) -> Room {
         Window::new(self.calls.iter(), caps, now).room(scope, false)

@@ -84,6 +84,46 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
     )
 }
 
+/// A provider that always fails for the tokens of one tenant delays no revocation of another tenant.
+#[test]
+fn new_revocation_precedes_retries() {
+    let mut state = State::default();
+    for victim in 1..=3 {
+        state.apply(taken(incident(1, victim), 0, &[REVOKE]));
+    }
+    let keys: Vec<String> = state.revocations.keys().cloned().collect();
+    assert_eq!(keys.len(), 3);
+    let (last, retried) = keys.split_last().expect("three revocations");
+    for key in retried {
+        state.apply(Record::Tried {
+            key: key.clone(),
+            lane: REVOKE.to_owned(),
+            attempt: 1,
+            due_at: 50,
+            revocation: Some(Revocation::Waiting("HTTP 500".to_owned())),
+            row: None,
+            at: 1,
+            panicked: false,
+        });
+    }
+    assert_eq!(state.next_due(10), Some((0, last.as_str())), "only this one is due");
+    let new = incident(2, 9);
+    let key = change_key(&new);
+    state.apply(taken(new, 90, &[REVOKE]));
+    state.apply(Record::Tried {
+        key: last.clone(),
+        lane: REVOKE.to_owned(),
+        attempt: 1,
+        due_at: 60,
+        revocation: Some(Revocation::Waiting("HTTP 500".to_owned())),
+        row: None,
+        at: 2,
+        panicked: false,
+    });
+    assert_eq!(state.next_due(100), Some((90, key.as_str())), "the others are due earlier");
+    assert_eq!(state.next_due(80).map(|(at, _)| at), Some(50), "it is not due yet");
+}
+
 /// One operation on a random incident.
 #[derive(Clone, Copy, Debug)]
 enum Op {
