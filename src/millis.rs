@@ -16,6 +16,15 @@ pub(crate) fn rfc3339(millis: i64) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
+/// Whether it is the first day of a month in some time zone, from UTC−12 to UTC+14.
+pub(crate) fn month_begins(at: i64) -> bool {
+    let is_first = |hours: i64| {
+        let time = jiff::Timestamp::from_millisecond(at.saturating_add(hours * HOUR_MS));
+        time.is_ok_and(|time| jiff::tz::Offset::UTC.to_datetime(time).day() == 1)
+    };
+    [-12, 0, 14].into_iter().any(is_first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,6 +33,16 @@ mod tests {
     fn next_minute_has_begun_after_the_seconds_left() {
         assert_eq!([0, 1, 59_000, 59_999].map(seconds_left_in_minute), [61, 60, 2, 1]);
         assert_eq!(seconds_left_in_minute(-1), 1);
+    }
+
+    #[test]
+    fn month_begins_in_the_first_zone_and_ends_its_day_in_the_last() {
+        let first = 1_769_904_000_000; // 2026-02-01T00:00:00Z
+        for hours in -14..36 {
+            assert!(month_begins(first + hours * HOUR_MS), "{hours}");
+        }
+        assert!(!month_begins(first - 14 * HOUR_MS - 1) && !month_begins(first + 36 * HOUR_MS));
+        assert!(!month_begins(i64::MAX) && !month_begins(i64::MIN));
     }
 
     #[test]

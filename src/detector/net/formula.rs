@@ -36,6 +36,15 @@ pub(crate) fn limited_credit(credit: f64) -> f64 {
     ln((1.0 - AT_HOME) * exp(credit) + AT_HOME)
 }
 
+/// Additional credit of a usual place for a new client: up to 0.6 of `place`, the share of the place (negative). It grows
+/// with `sum`, the share of place and client together (positive), so that more evidence of the client never lowers the
+/// score.
+pub(crate) fn credit_of_place(place: f64, sum: f64) -> f64 {
+    const MORE: f64 = 0.6;
+    const WHOLE_FROM: f64 = 2.0;
+    MORE * place * (sum / WHOLE_FROM).min(1.0)
+}
+
 /// Inputs of the detector: the place of the visit and the history of the owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs<'a> {
@@ -219,6 +228,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn new_client_at_usual_place_never_lowers_the_score(place in -1.6..0.0_f64, client in 0.0..10.0_f64) {
+            let sum = |client: f64| {
+                let sum = place + client;
+                sum + if sum < 0.0 { limited_credit(sum) - sum } else { credit_of_place(place, sum) }
+            };
+            prop_assert!(sum(client + 0.01) >= sum(client) - 1e-9);
+            prop_assert!(sum(client) >= 1.6 * place + client - 1e-9);
+        }
+
         #[test]
         fn evidence_is_finite_for_all_inputs(
             level in 0..LEVELS, own in proptest::array::uniform6(0.0..1e6_f64), thief in 0.0..1.0_f64,

@@ -57,7 +57,8 @@ impl Detector for Net {
         lesson.holder.evidence[Self::ID].get() + f64::from(lesson.visit.net_credit)
     }
 
-    /// Limits the credit of place and client, because a thief may have both.
+    /// Limits the credit of place and client, because a thief may have both. If the client is new, the credit of the
+    /// place counts more: owners use a new device at their usual places first.
     #[inline]
     fn adjust(score: &mut Score) {
         let credit = score.shares[Self::ID] + score.shares[DetectorId::Client];
@@ -66,6 +67,10 @@ impl Detector for Net {
             score.of_identity += limited - credit;
             score.shares[Self::ID] *= limited / credit;
             score.shares[DetectorId::Client] *= limited / credit;
+        } else if score.shares[Self::ID] < 0.0 {
+            let more = formula::credit_of_place(score.shares[Self::ID], credit);
+            score.shares[Self::ID] += more;
+            score.of_identity += more;
         }
     }
 

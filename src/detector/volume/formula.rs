@@ -100,18 +100,23 @@ pub(crate) struct Causes {
     pub(crate) usual: f64,
     /// The largest of 1 and today's rates of bursts over the usual ones, of the tenant and of the population.
     pub(crate) excess: f64,
-    /// The token's last burst was whole weeks or a month ago.
-    pub(crate) recurring: bool,
+    /// Probability of an honest cause by the date: [`RECURRING`], [`MONTH_BEGINS`] or 0.
+    pub(crate) by_date: f64,
 }
 
+/// Probability of an honest cause if the token's last burst was whole weeks or a month ago.
+pub(crate) const RECURRING: f64 = 0.3;
+/// Probability of an honest cause when a month begins, because reports and invoices are due then. The first bursts of
+/// the day come before others show that it has many.
+pub(crate) const MONTH_BEGINS: f64 = 0.05;
+
 /// Reduction for shared causes: `l ← −ln[(1−ρ)·e^−l + ρ/2]`. ρ is the probability of an honest cause today: the share
-/// of token-days with a burst as large, times today's excess of bursts. It is at least 0.3 for a recurring burst.
+/// of token-days with a burst as large, times today's excess of bursts. It is at least the probability by the date.
 pub(crate) fn shared(ratio: f64, causes: &Causes) -> f64 {
     if ratio <= 0.0 {
         return 0.0;
     }
-    let recurring = if causes.recurring { 0.3 } else { 0.0 };
-    let cause = (causes.usual * causes.excess.max(1.0)).max(recurring).clamp(0.0, 0.7);
+    let cause = (causes.usual * causes.excess.max(1.0)).max(causes.by_date).clamp(0.0, 0.7);
     (-ln((1.0 - cause) * exp(-ratio) + 0.5 * cause)).max(0.0)
 }
 
@@ -158,12 +163,14 @@ mod tests {
 
     #[test]
     fn shared_burst_has_an_honest_cause() {
-        let single = Causes { usual: 0.001, excess: 1.0, recurring: false };
+        let single = Causes { usual: 0.001, excess: 1.0, by_date: 0.0 };
         let alone = shared(8.0, &single);
         let together = shared(8.0, &Causes { usual: 0.01, excess: 60.0, ..single });
-        let monthly = shared(8.0, &Causes { recurring: true, ..single });
+        let monthly = shared(8.0, &Causes { by_date: RECURRING, ..single });
+        let first = shared(8.0, &Causes { by_date: MONTH_BEGINS, ..single });
         assert!(alone > 6.5 && together < 1.5 && monthly < 2.0, "{alone} {together} {monthly}");
-        assert!(shared(0.0, &Causes { usual: 0.5, excess: 1.0, recurring: true }).abs() < 1e-12, "no burst");
+        assert!(first > 3.0 && first < 4.0, "{first}");
+        assert!(shared(0.0, &Causes { usual: 0.5, excess: 1.0, by_date: RECURRING }).abs() < 1e-12, "no burst");
         for (day, last, expected) in
             [(100, 93, true), (100, 70, true), (100, 99, false), (100, 0, false), (5, 12, false)]
         {

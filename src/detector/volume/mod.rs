@@ -1,5 +1,5 @@
-//! `volume`: calls, objects and bytes of the running hour. Scored when calls have doubled, or bytes have doubled to more
-//! than the usual number.
+//! `volume`: calls, objects and bytes of the running hour. Calls and objects are scored at 8, 12, 16, 24, 32 … calls, and
+//! bytes when they have doubled to more than the usual number.
 
 pub(crate) mod formula;
 
@@ -12,6 +12,7 @@ use crate::math::{exp, ln};
 use crate::memory::cohort::Hourly;
 use crate::memory::hour::{Habit, Hour};
 use crate::memory::{Baseline, Cohorts, Evidence, Nats};
+use crate::millis::month_begins;
 use crate::verdict::RuleId;
 
 /// Calls per hour from which calls and objects are scored. Bytes are scored from the first call.
@@ -51,7 +52,7 @@ impl Detector for Volume {
         if doublings > Hour::doublings(before) && doublings >= hour.doublings_usual {
             score_bytes(case, lesson);
         }
-        if lesson.hour.calls >= CALLS_MIN && lesson.hour.calls.is_power_of_two() {
+        if is_scored(lesson.hour.calls) {
             score_calls(case, lesson);
         }
     }
@@ -95,6 +96,11 @@ impl Detector for Volume {
         let bytes = evidence.bytes.get() * formula::BYTES_WEIGHT;
         signals.add(RuleId::BytesSpike, bytes, || describe_bytes(words, bytes));
     }
+}
+
+/// Whether calls and objects are scored at this call of the hour: at 8, 12, 16, 24, 32 and so on.
+fn is_scored(calls: u32) -> bool {
+    calls >= CALLS_MIN && (calls.is_power_of_two() || calls.is_multiple_of(3) && (calls / 3).is_power_of_two())
 }
 
 /// Ends the running hour and begins the hour `number` (hours since the epoch).
@@ -152,7 +158,13 @@ fn unshared(case: &Case<'_>, lesson: &Lesson, ratio: f64) -> f64 {
     let causes = Causes {
         usual: bursts.usual(tenant.seat, ratio),
         excess: bursts.excess(tenant, day),
-        recurring: formula::is_recurring(day, u32::from(burst_day)),
+        by_date: if formula::is_recurring(day, u32::from(burst_day)) {
+            formula::RECURRING
+        } else if month_begins(case.observation.sighting.at) {
+            formula::MONTH_BEGINS
+        } else {
+            0.0
+        },
     };
     formula::shared(ratio, &causes)
 }
