@@ -35,7 +35,11 @@ where
     /// Writes the outbox to disk, if that failed before.
     pub(super) fn persist_outbox(&mut self, now: i64) -> Result<(), WorkerError> {
         let Some(outbox) = &self.environment.outbox else { return Ok(()) };
-        let Err(error) = outbox.persist() else {
+        let persisted = outbox.persist();
+        if let Some(snapshotter) = &mut self.snapshotter {
+            snapshotter.hold(persisted.is_err());
+        }
+        let Err(error) = persisted else {
             if self.outbox_trouble.take().is_some() {
                 tracing::info!("the outbox is on disk again");
                 self.environment.health.set(Condition::OutboxDisk, false);

@@ -62,6 +62,8 @@ pub(super) struct Snapshotter {
     completed_at: HashMap<String, i64>,
     /// States whose last snapshot failed.
     failing: BTreeSet<String>,
+    /// No snapshot is completed: incidents of its messages may be in memory only.
+    is_held: bool,
 }
 
 /// Snapshots of one state.
@@ -108,7 +110,14 @@ impl Snapshotter {
             completing: None,
             completed_at: HashMap::new(),
             failing: BTreeSet::new(),
+            is_held: false,
         }
+    }
+
+    /// Completes no snapshot while the outbox is not on disk. A source without commits continues from its snapshot, and
+    /// would not read the messages of these incidents again.
+    pub(super) fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// Restores the state of a source without partitions, and moves the source to its place. Without a usable snapshot the
@@ -304,6 +313,9 @@ impl Snapshotter {
 
     /// Completes the written snapshot, if its messages are done.
     fn complete<R: SavedRows>(&mut self, partitions: &Partitions<R>, source: &dyn Source) {
+        if self.is_held {
+            return;
+        }
         let is_done = |Written { owner, reached, .. }: &mut Written| {
             let is_stored = partitions.get(*owner).is_some_and(|owned| owned.has_stored(reached));
             is_stored && source.is_committed(reached)

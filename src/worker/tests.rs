@@ -1,6 +1,7 @@
 mod feedback;
 mod memory;
 mod outage;
+mod outbox;
 mod snapshots;
 
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +14,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::checkpoint::{Checkpoint, DeadLetter, Position};
 use crate::enrich::{Enricher, GeoSettings};
-use crate::port::{ActionRow, Clock, EventRow, INCIDENTS_AT_ONCE, Notice, Origin, Outbox, Rows, StoreError};
+use crate::port::{ActionRow, Clock, EventRow, Notice, Origin, Outbox, Rows, StoreError};
 use crate::rule::RuleSet;
 use crate::telemetry::{Health, Metrics, SystemClock};
 use crate::token::TokenHasher;
@@ -378,65 +379,6 @@ fn theft(user: &str) -> PollStep {
     let host = user.bytes().next().unwrap_or_default();
     let place = format!(r#""ip_address":"198.51.100.{host}","status":200"#);
     PollStep::Messages(vec![event("end", "10:00:00", r#""kind":"revoked""#), event("theft", "11:00:00", &place)])
-}
-
-#[test]
-fn outbox_failure_pauses_the_source() {
-    let ids: Vec<String> = (0..50).map(|number| format!("e{number}")).collect();
-    let steps = vec![theft("v"), events(&ids.iter().map(String::as_str).collect::<Vec<_>>())];
-    let kept = TestStore::default();
-    let (log, attempts) = (Arc::clone(&kept.log), Arc::new(AtomicUsize::new(0)));
-    let outbox = {
-        let attempts = Arc::clone(&attempts);
-        TestOutbox::new(move |incidents: &[Incident]| {
-            assert_eq!(incidents.len(), 1);
-            assert_eq!(*log.lock().expect("a lock"), [], "no part of the epoch is published yet");
-            match attempts.fetch_add(1, Ordering::Relaxed) {
-                0 | 1 => Err(std::io::ErrorKind::StorageFull.into()),
-                _ => Ok(()),
-            }
-        })
-    };
-    let result = play_into(Some(Arc::new(outbox)), steps, Limits { epoch_messages_max: 10, ..Limits::REPLAY }, kept);
-    assert_eq!(result.done.expect("the run succeeds").events, 52);
-    assert_eq!(attempts.load(Ordering::Relaxed), 3);
-    assert!(result.source.open_max <= 20, "{} messages were in memory", result.source.open_max);
-    assert!(result.source.polls_without_room > 0, "the source was polled without room");
-    assert_eq!(result.log.iter().filter(|seen| matches!(seen, Seen::Stored(_))).count(), 6);
-}
-
-/// More incidents than an outbox takes at once would otherwise be refused for ever, and their partition would stop.
-#[test]
-fn incidents_of_one_epoch_are_taken_in_parts() {
-    let messages = |number: usize| match theft(&format!("v{number}")) {
-        PollStep::Messages(messages) => messages,
-        _ => unreachable!("theft returns messages"),
-    };
-    let steps = vec![PollStep::Messages((0..INCIDENTS_AT_ONCE + 200).flat_map(messages).collect())];
-    let taken = Arc::new(AtomicUsize::new(0));
-    let outbox = {
-        let taken = Arc::clone(&taken);
-        TestOutbox::new(move |incidents: &[Incident]| {
-            if incidents.len() > INCIDENTS_AT_ONCE {
-                return Err(std::io::ErrorKind::QuotaExceeded.into());
-            }
-            taken.fetch_add(incidents.len(), Ordering::Relaxed);
-            Ok(())
-        })
-    };
-    let limits = Limits { wait_ms_max: Some(0), epoch_messages_max: 10_000, ..Limits::REPLAY };
-    let result = play_into(Some(Arc::new(outbox)), steps, limits, TestStore::default());
-    assert!(result.done.is_ok());
-    assert_eq!(taken.load(Ordering::Relaxed), INCIDENTS_AT_ONCE + 200);
-}
-
-#[test]
-fn full_outbox_ends_a_replay_without_commit() {
-    let outbox = TestOutbox::new(|_: &[Incident]| Err(std::io::ErrorKind::StorageFull.into()));
-    let limits = Limits { wait_ms_max: Some(0), ..Limits::REPLAY };
-    let result = play_into(Some(Arc::new(outbox)), vec![theft("v")], limits, TestStore::default());
-    assert!(result.done.is_err_and(|error| matches!(error, WorkerError::Outbox(_))));
-    assert_eq!(result.log, []);
 }
 
 /// Messages that were done before a start have no effect a second time, and later messages are scored as without a restart.

@@ -15,7 +15,7 @@ use crate::state_dir::{self, StateDir};
 use crate::worker::{RestoredStates, SnapshotSettings};
 
 /// A service that reads a file, and what it stores.
-struct Rig {
+pub(super) struct Rig {
     folder: TempDir,
     mode: Arc<Mutex<Mode>>,
     log: Log,
@@ -26,7 +26,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("events.ndjson"), b"").expect("a file");
         let clock = TestClock::default();
@@ -46,7 +46,7 @@ impl Rig {
         self.folder.path().join("events.ndjson")
     }
 
-    fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
@@ -58,7 +58,7 @@ impl Rig {
         }
     }
 
-    fn worker(&self, runtime: &Handle) -> Worker<TestStore> {
+    pub(super) fn worker(&self, runtime: &Handle) -> Worker<TestStore> {
         self.worker_of(runtime, Spread::Whole(Feed::default()))
     }
 
@@ -122,7 +122,7 @@ impl Rig {
 }
 
 /// A source that continues at `offset`.
-fn source(rig: &Rig, steps: Vec<PollStep>, offset: i64) -> TestSource {
+pub(super) fn source(rig: &Rig, steps: Vec<PollStep>, offset: i64) -> TestSource {
     TestSource {
         steps: steps.into(),
         log: Arc::clone(&rig.log),
@@ -136,7 +136,7 @@ fn source(rig: &Rig, steps: Vec<PollStep>, offset: i64) -> TestSource {
     }
 }
 
-fn newest(state: &Path) -> Option<Marker> {
+pub(super) fn newest(state: &Path) -> Option<Marker> {
     let mut listed = state_dir::list(state).expect("the folder");
     assert!(listed.len() <= 1);
     listed.pop().map(|(_, found)| found.expect("it is read").marker)
