@@ -16,7 +16,7 @@ use super::limits::Caps;
 use super::record::{Effect, Hold, REVOKE, Record, Thread, Work};
 use super::routes::{Routes, name_of};
 use super::silences::Silences;
-use super::state::{Due, Item, REVOCATION_MS_MAX, State, change_key, revocation_key};
+use super::state::{Due, Item, REVOCATION_MS_MAX, State, Turn, change_key, revocation_key};
 use super::task::{Message, Next, Report, ToRevoke, What, report};
 use super::user_notices::UserNotices;
 use crate::lock::unpoisoned;
@@ -66,6 +66,8 @@ pub(super) struct Inner {
     rewritten_bytes: u64,
     /// The journal lacks records that the state has.
     unwritten: Option<Unwritten>,
+    /// The kind of revocation that is requested next.
+    turn: Turn,
 }
 
 /// Why the journal is behind the state.
@@ -101,7 +103,7 @@ impl Outbox {
                 state.apply(Record::Taken { key, at: notice.at, work: Work::Notice(notice), lanes });
             }
         }
-        let mut inner = Inner { rewritten_bytes: journal.bytes(), journal, state, unwritten: None };
+        let mut inner = Inner { rewritten_bytes: journal.bytes(), journal, state, unwritten: None, turn: Turn::New };
         // A full disk does not prevent the start: what the file has is delivered.
         inner.rewrite(clock.now_millis());
         let inner = Mutex::new(inner);
@@ -334,7 +336,7 @@ impl Outbox {
     /// requests.
     pub(super) fn next_revocation(&self, caps: Caps<'_>) -> Next<ToRevoke> {
         let is_paused = self.is_paused();
-        let inner = self.inner();
+        let mut inner = self.inner();
         let state = &inner.state;
         let now = self.clock.now_millis();
         let mut wake_at = i64::MAX;
@@ -355,7 +357,7 @@ impl Outbox {
             }
         }
         if found.is_none()
-            && let Some((at, key)) = state.next_due(now)
+            && let Some((at, key)) = state.next_due(now, inner.turn)
         {
             wake_at = wake_at.min(at);
             found = (at <= now).then(|| key.to_owned());
@@ -364,14 +366,9 @@ impl Outbox {
             return if wake_at == i64::MAX { Next::Nothing } else { Next::At(wake_at) };
         };
         let Some(asked) = state.revocations.get(&key) else { return Next::Nothing };
-        Next::Now(Box::new(ToRevoke {
-            key,
-            name: asked.name.clone(),
-            incident: asked.incident.clone(),
-            effect: asked.effect.clone(),
-            is_paused,
-            is_expired,
-        }))
+        let (name, incident, effect) = (asked.name.clone(), asked.incident.clone(), asked.effect.clone());
+        inner.turn = Turn::after(&effect);
+        Next::Now(Box::new(ToRevoke { key, name, incident, effect, is_paused, is_expired }))
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) use self::data::{Settled, State};
 pub(super) use self::keys::{Due, Item, change_key, revocation_key};
 use self::keys::{item_of, thread_of};
 use self::queue::Done;
-pub(super) use self::revocations::{REVOCATION_MS_MAX, outcome};
+pub(super) use self::revocations::{REVOCATION_MS_MAX, Turn, outcome};
 use super::limits::Scope;
 use super::record::{Effect, Hold, REVOKE, Record, Subject, Work};
 use crate::millis::{HOUR_MS, MINUTE_MS};

@@ -17,6 +17,26 @@ pub(in crate::deliver) const REVOCATION_MS_MAX: i64 = 7 * DAY_MS;
 pub(super) const HELD_OF_TENANT_MAX: usize = 1_000;
 const HELD_MAX: usize = 10_000;
 
+/// New requests and repeated ones alternate, so that targets for which the provider always fails delay no new revocation,
+/// and new ones delay no repetition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::deliver) enum Turn {
+    #[default]
+    New,
+    Repeated,
+}
+
+impl Turn {
+    fn of(effect: &Effect) -> Self {
+        if effect.called { Self::Repeated } else { Self::New }
+    }
+
+    /// The turn after the revocation with this effect.
+    pub(in crate::deliver) fn after(effect: &Effect) -> Self {
+        if effect.called { Self::New } else { Self::Repeated }
+    }
+}
+
 /// When a scope has room for another request, and the limit that allows it last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::deliver) struct Room {
@@ -92,18 +112,17 @@ impl State {
         self.ages.first().map(|(at, key)| (*at, key.as_str()))
     }
 
-    /// The revocation to request next, and when: of those that are due at `now`, first those without an attempt. Targets
-    /// for which the provider always fails thus do not delay others.
-    pub(in crate::deliver) fn next_due(&self, now: i64) -> Option<(i64, &str)> {
+    /// The revocation to request next, and when: of those that are due at `now`, the first whose turn it is.
+    pub(in crate::deliver) fn next_due(&self, now: i64, turn: Turn) -> Option<(i64, &str)> {
         let due = || {
             self.lanes.get(REVOKE).into_iter().flatten().filter_map(|due| match &due.item {
                 Item::Revocation(key) => Some((due.at, key.as_str())),
                 Item::Thread(_) | Item::Notice(_) => None,
             })
         };
-        let is_new = |key: &str| self.revocations.get(key).is_some_and(|asked| asked.effect.attempts == 0);
-        let new = due().take_while(|(at, _)| *at <= now).find(|(_, key)| is_new(key));
-        new.or_else(|| due().next())
+        let is_next = |key: &str| self.revocations.get(key).is_some_and(|asked| Turn::of(&asked.effect) == turn);
+        let of_turn = due().take_while(|(at, _)| *at <= now).find(|(_, key)| is_next(key));
+        of_turn.or_else(|| due().next())
     }
 
     /// When `scope` has room for another request.

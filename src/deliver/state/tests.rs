@@ -84,44 +84,24 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug {
     )
 }
 
-/// A provider that always fails for the tokens of one tenant delays no revocation of another tenant.
+/// A provider that always fails for the tokens of one tenant delays neither new revocations nor repetitions of others.
 #[test]
-fn new_revocation_precedes_retries() {
+fn new_and_repeated_revocations_alternate() {
     let mut state = State::default();
     for victim in 1..=3 {
-        state.apply(taken(incident(1, victim), 0, &[REVOKE]));
+        state.apply(taken(incident(1, victim), i64::from(victim), &[REVOKE]));
     }
-    let keys: Vec<String> = state.revocations.keys().cloned().collect();
-    assert_eq!(keys.len(), 3);
-    let (last, retried) = keys.split_last().expect("three revocations");
-    for key in retried {
-        state.apply(Record::Tried {
-            key: key.clone(),
-            lane: REVOKE.to_owned(),
-            attempt: 1,
-            due_at: 50,
-            revocation: Some(Revocation::Waiting("HTTP 500".to_owned())),
-            row: None,
-            at: 1,
-            panicked: false,
-        });
+    let keys: Vec<String> = (1..=3).map(|victim| change_key(&incident(1, victim))).collect();
+    for key in &keys[..2] {
+        let (allowance, rule, application) = (String::new(), None, String::new());
+        state.apply(Record::Called { key: key.clone(), at: 3, allowance, rule, application, weight: 1 });
     }
-    assert_eq!(state.next_due(10), Some((0, last.as_str())), "only this one is due");
-    let new = incident(2, 9);
-    let key = change_key(&new);
-    state.apply(taken(new, 90, &[REVOKE]));
-    state.apply(Record::Tried {
-        key: last.clone(),
-        lane: REVOKE.to_owned(),
-        attempt: 1,
-        due_at: 60,
-        revocation: Some(Revocation::Waiting("HTTP 500".to_owned())),
-        row: None,
-        at: 2,
-        panicked: false,
-    });
-    assert_eq!(state.next_due(100), Some((90, key.as_str())), "the others are due earlier");
-    assert_eq!(state.next_due(80).map(|(at, _)| at), Some(50), "it is not due yet");
+    assert_eq!(state.next_due(100, Turn::New), Some((3, keys[2].as_str())), "the others are due earlier");
+    assert_eq!(state.next_due(100, Turn::Repeated), Some((1, keys[0].as_str())));
+    assert_eq!(state.next_due(2, Turn::New), Some((1, keys[0].as_str())), "no new one is due");
+    assert_eq!(state.next_due(0, Turn::New), Some((1, keys[0].as_str())), "none is due");
+    let effect = |key: &str| state.revocations[key].effect.clone();
+    assert_eq!((Turn::after(&effect(&keys[2])), Turn::after(&effect(&keys[0]))), (Turn::Repeated, Turn::New));
 }
 
 /// One operation on a random incident.
