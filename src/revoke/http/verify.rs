@@ -66,7 +66,7 @@ impl Verify {
             ));
         }
         if read.valid_from.as_ref().is_some_and(|pointer| !pointer.starts_with('/')) {
-            return Err(wrong("`valid_from` is a pointer that does not begin with `/`".to_owned()));
+            return Err(wrong("`valid_from` must be a JSON pointer that begins with `/`".to_owned()));
         }
         let test = |name: &str, test: Option<BodyTest>| {
             let test = test.map(|test| Test::of(test, values));
@@ -179,9 +179,11 @@ impl Test {
 }
 
 impl Listed {
-    /// Whether the text is not in the list. `None` if the list is not whole, or is none.
+    /// Whether the text is not in the list: an array, or an object with an array. `None` if the list is not whole, or is
+    /// none.
     fn lacks(&self, body: &Value, with: &Filling<'_>) -> Option<bool> {
-        if body.get("error").is_some() {
+        let has_list = body.is_array() || body.as_object().is_some_and(|object| object.values().any(Value::is_array));
+        if !has_list || body.get("error").is_some() {
             return None;
         }
         let text = self.text.fill(with, Escape::None).ok()?;
