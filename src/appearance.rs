@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Timestamp, TokenType};
-use crate::verdict::Victim;
+use crate::verdict::SharedVictim;
 
 /// The first call of a user in an area that the user has not used before, within two hours of the user's first use of a
 /// place that is new to the user. It depends only on the events of this user. Numbers are keys of names ([`crate::key`]).
@@ -24,7 +24,7 @@ pub struct Appearance {
     /// The tenant has at least 1,000 visits in the partition of the user, so its name is not invented.
     pub tenant_is_known: bool,
     pub tenant_id: String,
-    pub victim: Victim,
+    pub victim: SharedVictim,
     pub token_type: TokenType,
     #[serde(default)]
     pub expires_at: Option<Timestamp>,

@@ -167,7 +167,7 @@ impl Found {
             place: text(|first| &first.place),
             opened_at: first.map_or(Timestamp::MIN, |first| first.at),
             rules: self.users.iter().map(|(rule, users)| (*rule, *users)).collect(),
-            victims: self.in_order().map(|victim| (victim.at, victim.victim.clone())).collect(),
+            victims: self.in_order().map(|victim| (victim.at, (*victim.victim).clone())).collect(),
         }
     }
 
@@ -179,7 +179,7 @@ impl Found {
         let log_odds = signals.first().map_or(0.0, |signal| signal.share);
         let reasons: Vec<_> = signals.iter().map(|signal| signal.reason.as_str()).collect();
         let rules_reported = self.users.keys().fold(0, |sum, rule| sum | 1 << *rule as u64);
-        let Victim { token_id, family_id, user_id, app_id } = last.victim.clone();
+        let Victim { token_id, family_id, user_id, app_id } = (*last.victim).clone();
         Incident {
             id: self.id(),
             opened_at: self.in_order().next().map_or(last.at, |first| first.at),
@@ -206,7 +206,7 @@ impl Found {
             event_id: last.event_id.clone(),
             change: number([last.event, rules_reported], INCIDENT),
             campaign_id: self.campaign_id(),
-            victims: self.in_order().take(VICTIMS_MAX).map(|victim| victim.victim.clone().into()).collect(),
+            victims: self.in_order().take(VICTIMS_MAX).map(|victim| victim.victim.clone()).collect(),
             victims_total: u32::try_from(self.victims.len()).unwrap_or(u32::MAX),
             tenant_is_new: !last.tenant_is_known,
             log_odds,

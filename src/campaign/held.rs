@@ -1,6 +1,6 @@
 //! The appearances that are kept, and their limits.
 //!
-//! Each limit counts users, so that an account with many calls takes no room of others. Above a limit, appearances between
+//! Each limit counts users, so that a user with many calls displaces no appearance of another user. Above a limit, appearances between
 //! the first and the last ones are dropped: a window that has one of them also has the first or the last ones.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ const OF_GROUP_MAX: usize = 256;
 /// Number of users of a full group that are kept because they appeared first in the period, and because they were the last
 /// to appear in it.
 const AT_EACH_END: usize = 100;
-/// Room of all tenants whose names may be invented.
+/// Number under which all unknown tenants are counted, because their names may be invented.
 const UNKNOWN: u64 = 0;
 
 /// The appearances by group, by user and by tenant. All unknown tenants count as one.
@@ -43,7 +43,7 @@ impl Held {
         }
         let appearance = Arc::new(appearance);
         of_user.insert(order, Arc::clone(&appearance));
-        self.tenants.entry(room_of(&appearance)).or_default().insert(order, Arc::clone(&appearance));
+        self.tenants.entry(counted_tenant(&appearance)).or_default().insert(order, Arc::clone(&appearance));
         for group in Group::of(&appearance) {
             self.groups.entry((network, group)).or_default().insert(order, Arc::clone(&appearance));
         }
@@ -84,7 +84,7 @@ impl Held {
         };
         let begin = period_of(last).saturating_mul(WINDOW_MS);
         let of_tenant = all.range((begin, 0)..(begin.saturating_add(WINDOW_MS), 0));
-        let of_tenant: Vec<_> = of_tenant.filter(|(_, other)| room_of(other) == room_of(last)).collect();
+        let of_tenant: Vec<_> = of_tenant.filter(|(_, other)| counted_tenant(other) == counted_tenant(last)).collect();
         let mut users = BTreeMap::new();
         for (order, appearance) in &of_tenant {
             users.entry(appearance.user).or_insert((**order, **order)).1 = **order;
@@ -118,7 +118,7 @@ impl Held {
             remove_from(&mut self.groups, &(appearance.network, group), order);
         }
         remove_from(&mut self.users, &(appearance.network, period_of(appearance), appearance.user), order);
-        remove_from(&mut self.tenants, &room_of(appearance), order);
+        remove_from(&mut self.tenants, &counted_tenant(appearance), order);
         self.len -= 1;
     }
 
@@ -141,7 +141,7 @@ fn remove_from<K: Ord>(all: &mut BTreeMap<K, InOrder>, key: &K, order: (i64, u64
     }
 }
 
-const fn room_of(appearance: &Appearance) -> u64 {
+const fn counted_tenant(appearance: &Appearance) -> u64 {
     if appearance.tenant_is_known { appearance.tenant } else { UNKNOWN }
 }
 

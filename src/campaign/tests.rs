@@ -37,7 +37,8 @@ fn appearance((minute, tenant, user, app, network, host): Numbers) -> Appearance
             family_id: format!("grant-{user}-{app}"),
             user_id: format!("user-{user}"),
             app_id: if app == 0 { String::new() } else { format!("app-{app}") },
-        },
+        }
+        .into(),
         token_type: TokenType::Access,
         expires_at: None,
         event_id: format!("e{event}"),

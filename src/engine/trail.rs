@@ -61,7 +61,8 @@ fn appearance(state: &State, enriched: &EnrichedEvent<'_>) -> Appearance {
             family_id: text(&event.family_id),
             user_id: text(&event.user_id),
             app_id: text(&event.app_id),
-        },
+        }
+        .into(),
         token_type: event.token_type,
         expires_at: event.expires_at,
         event_id: event.event_id.to_string(),

@@ -65,7 +65,7 @@ mod tests {
             grant: u64::MAX - 1,
             tenant_is_known: true,
             tenant_id: "acme".to_owned(),
-            victim: Victim { token_id: "t".to_owned(), ..Victim::default() },
+            victim: Victim { token_id: "t".to_owned(), ..Victim::default() }.into(),
             token_type: TokenType::Refresh,
             expires_at: Timestamp::from_millis(7),
             event_id: "e".to_owned(),
