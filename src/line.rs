@@ -1,8 +1,9 @@
 //! Files of lines, for journals: a checksum and a record in JSON per line. A crash may leave an incomplete last line.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,14 @@ pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options
+}
+
+/// Writes a new file with `lines`, on disk before it returns.
+pub(crate) fn write_new(path: &Path, lines: &[u8]) -> io::Result<File> {
+    let mut file = private().truncate(true).open(path)?;
+    file.write_all(lines)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 pub(crate) fn lines<T: Serialize>(records: &[T]) -> io::Result<Vec<u8>> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::line::{self, lines, private, split, whole};
+use crate::line::{self, lines, private, split, whole, write_new};
 use crate::port::{LogRecord, RecordLog, RecordObserver};
 
 /// Interval in which lines of other processes are noticed.
@@ -51,7 +51,7 @@ impl<R: LogRecord> RecordFile<R> {
         }
         let kept: Vec<_> = last.into_values().filter(|record| record.is_kept(now)).collect();
         let draft = self.folder.join(format!("{}.new", R::NAME));
-        let written = write_draft(&draft, &lines(&kept)?).and_then(|()| std::fs::rename(&draft, self.path()));
+        let written = write_new(&draft, &lines(&kept)?).and_then(|_| std::fs::rename(&draft, self.path()));
         if written.is_err() {
             // A part of it would take space that the disk may not have.
             let _ = std::fs::remove_file(&draft);
@@ -96,12 +96,6 @@ impl<R: LogRecord> RecordFile<R> {
         }
         written
     }
-}
-
-fn write_draft(draft: &Path, lines: &[u8]) -> io::Result<()> {
-    let mut file = private().truncate(true).open(draft)?;
-    file.write_all(lines)?;
-    file.sync_all()
 }
 
 /// The record in a line. `None`, with a message in the log, if it is damaged.

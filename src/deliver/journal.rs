@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::record::Record;
 use crate::kill_point::{Step, reach};
-use crate::line::{lines, private, read, split, whole};
+use crate::line::{lines, private, read, split, whole, write_new};
 
 /// Contains the lines that could not be read. While it exists, `/readyz` reports the damage.
 pub const DAMAGED_FILE: &str = "journal.damaged";
@@ -120,7 +120,7 @@ impl Journal {
     pub(super) fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let draft = self.folder.join("journal.new");
         let lines = lines(records)?;
-        let written = write_draft(&draft, &lines).and_then(|file| {
+        let written = write_new(&draft, &lines).and_then(|file| {
             reach(Step::InRewrite);
             std::fs::rename(&draft, self.folder.join(FILE))?;
             Ok(file)
@@ -135,13 +135,6 @@ impl Journal {
         self.is_torn = false;
         File::open(&self.folder)?.sync_all()
     }
-}
-
-fn write_draft(draft: &Path, lines: &[u8]) -> io::Result<File> {
-    let mut file = private().truncate(true).open(draft)?;
-    file.write_all(lines)?;
-    file.sync_all()?;
-    Ok(file)
 }
 
 /// Path for a copy of a damaged file. Copies of earlier damage are renamed.
