@@ -40,8 +40,7 @@ use crate::wire::{self, Decoded, Decoder};
 /// Why a message that was forwarded for another consumer group is skipped.
 const OTHER_GROUP: &str = "a message forwarded for another consumer group";
 /// Reason of the dead letter of a message that is too large to be forwarded.
-const CUT: &str =
-    "the message is too large to forward: by max.message.bytes of the topic, or by the number of its copies";
+const CUT: &str = "the message, or all its copies together, are too large to be forwarded";
 
 /// Enricher, rules and settings that all partitions of one thread share.
 pub struct Pipeline {

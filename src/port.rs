@@ -333,15 +333,15 @@ pub(crate) const INCIDENTS_AT_ONCE: usize = 1_000;
 /// Stores alerts and revocations until they are delivered.
 pub trait Outbox: Send + Sync {
     /// Takes over `incidents`, all or none, and writes them to disk before it returns, if the disk accepts them
-    /// ([`Self::persist`]). Incidents that it has are ignored. Fails if too many deliveries wait, so more
-    /// than [`INCIDENTS_AT_ONCE`] may never be taken.
+    /// ([`Self::persist`]). Incidents that it has are ignored. Fails if too many deliveries wait. A
+    /// call with more than [`INCIDENTS_AT_ONCE`] incidents may fail each time.
     fn take(&self, incidents: &[Incident]) -> std::io::Result<()>;
     /// Takes over `notice` in the same way, to be sent on every channel. A second notice with the same `key` is ignored.
     /// The key and the texts must contain no value of an event.
     fn notify(&self, key: &str, notice: Notice) -> std::io::Result<()>;
     /// Writes to disk what could not be written before, at intervals. Succeeds if everything is on disk. Until then,
-    /// deliveries continue, and the process forgets what it took if it ends: the caller must not commit the messages of
-    /// the incidents.
+    /// deliveries continue, and what was taken is lost if the process ends. The caller therefore must not commit the
+    /// messages of the incidents.
     fn persist(&self) -> std::io::Result<()>;
 }
 

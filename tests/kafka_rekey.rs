@@ -397,8 +397,7 @@ fn message_too_large_to_forward_is_a_dead_letter() {
         (!found.is_empty()).then_some(found)
     };
     let letters = eventually(Duration::from_secs(30), "the dead letter is stored", letters).expect("a dead letter");
-    let reason =
-        "the message is too large to forward: by max.message.bytes of the topic, or by the number of its copies";
+    let reason = "the message, or all its copies together, are too large to be forwarded";
     assert_eq!(letters, [format!("{name},0,50,{reason}")]);
     assert_eq!(rows(folder), 400);
     drop(service);

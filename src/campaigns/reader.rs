@@ -151,7 +151,7 @@ impl<'l, S: Store> Reader<'l, S> {
         while !self.changes.is_empty() {
             let count = self.changes.len().min(INCIDENTS_AT_ONCE);
             if let Err(error) = self.lane.outbox.take(&self.changes[..count]) {
-                tracing::error!(%error, "the outbox cannot be written; sightings wait");
+                tracing::error!(%error, "the outbox takes no incidents, because too many deliveries wait; sightings wait");
                 self.lane.health.set_of(Condition::Campaigns, "outbox", true);
                 self.outbox_retries.failed(now);
                 return;
@@ -166,7 +166,7 @@ impl<'l, S: Store> Reader<'l, S> {
     /// Reports withheld campaigns now, also at the end.
     pub(super) fn report_withheld(&mut self, now: i64) {
         if let Err(error) = self.withheld.send(&*self.lane.outbox, now) {
-            tracing::error!(%error, "the outbox cannot be written; the notice of withheld campaigns waits");
+            tracing::error!(%error, "the outbox takes no notice, because too many deliveries wait; the notice of withheld campaigns waits");
             self.outbox_retries.failed(now);
         }
     }

@@ -257,8 +257,8 @@ pub(super) fn doubts(config: &Config, revoker: &dyn Revoker) -> impl Iterator<It
     hashed.into_iter().chain(tenants)
 }
 
-/// A warning if a behavioural revocation needs less certainty than its radius suggests: log-odds that are higher by the
-/// logarithm of the revocations as which it counts.
+/// A warning if `detection.revoke_margin` is smaller than the default plus the logarithm of the number of revocations as
+/// which a request counts.
 pub(super) fn small_margin(config: &Config, revoker: &dyn Revoker) -> Option<String> {
     let radius = revoker.radius()?;
     let of_token = engine::Settings::default().revoke_margin;
@@ -267,8 +267,8 @@ pub(super) fn small_margin(config: &Config, revoker: &dyn Revoker) -> Option<Str
     // One digit, as the message shows it.
     (configured + 0.05 < margin).then(|| {
         format!(
-            "a revocation has the radius `{}` and counts as {}, and detection.revoke_margin is {configured:.1}, as for single \
-             tokens; {margin:.1} requires certainty in proportion",
+            "a revocation with the radius `{}` counts as {} revocations, and detection.revoke_margin is {configured:.1}; set it \
+             to at least {margin:.1}",
             radius.as_str(),
             radius.weight()
         )

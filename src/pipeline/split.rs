@@ -45,6 +45,7 @@ impl Splitter for SubjectSplitter {
         }
         found
     }
+
     fn redact(&self, payload: &[u8]) -> Vec<u8> {
         wire::redact(payload, &self.hasher)
     }

@@ -292,6 +292,7 @@ impl KafkaSource {
     fn unavailable(&self, error: &KafkaError) -> SourceError {
         SourceError::Unavailable(self.consumer.context().explained(&error.to_string()))
     }
+
     /// As [`Source::poll`]. `take` returns whether the poll continues.
     fn poll_while(
         &mut self,

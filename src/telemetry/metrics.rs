@@ -104,7 +104,7 @@ impl Metrics {
         let dead_letters = counter("dead_letters", "Messages that could not be decoded");
         let key_mismatches = counter("key_mismatches", "Events whose message is not keyed by their subject key");
         let incidents = counter("incidents", "Incidents opened or changed");
-        let withheld = counter("alerts_withheld", "Alerts withheld because the alert budget of the tenant was used up");
+        let withheld = counter("alerts_withheld", "Alerts and campaigns withheld because the alert budget was used up");
         let baselines_evicted = counter(
             "baselines_evicted",
             "Baselines evicted because the limit of memory, or baselines_max, was reached",

@@ -11,7 +11,7 @@ pub enum WorkerError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the outbox cannot be written: {0}")]
+    #[error("the outbox does not accept incidents, or cannot be written to disk: {0}")]
     Outbox(std::io::Error),
     #[error("the snapshot of the state cannot be read: {0}")]
     Snapshot(String),

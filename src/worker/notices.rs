@@ -93,8 +93,8 @@ impl Notices {
 }
 
 fn outbox_notice(now: i64) -> Notice {
-    let text = "Alerts and revocations continue from memory, and rows are stored. No offset is committed: if the process \
-                ends, it reads the messages again at its start and repeats deliveries; repeated revocations have the same \
+    let text = "Alerts and revocations continue from memory, and rows are stored. No offset is committed. If the process \
+                ends, the next one reads the messages again and repeats deliveries. Repeated revocations have the same \
                 keys. Make room on the disk of outbox.dir. The log has the reason.";
     let title = "The outbox cannot be written to disk";
     Notice { title: title.to_owned(), text: text.to_owned(), at: now, about: None }

@@ -59,7 +59,8 @@ fn full_disk_delays_no_alert() {
     stored(&service, &ledger);
     assert_eq!(committed(&kafka), all, "the theft is not in the outbox on disk");
 
-    // A killed process has forgotten what it sent. It starts although the disk is full, and repeats it with the same keys.
+    // A killed process leaves no record of what it sent. The next one starts although the disk is full, and repeats the
+    // deliveries with the same keys.
     service.kill();
     disk.fill();
     let service = start(folder.path(), &disk, "one");

@@ -1,4 +1,4 @@
-//! `make faults`: the service is killed at random points, with a random fault around each. Afterwards its rows, verdicts,
+//! `make faults`: the service is killed at random times or at named steps, with at most one other fault around each kill. Afterwards its rows, verdicts,
 //! alerts and revocations are compared with those of an undisturbed service that reads the same messages.
 
 #[path = "faults/fault.rs"]

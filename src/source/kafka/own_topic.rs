@@ -111,7 +111,7 @@ impl OwnTopic {
             }
             std::thread::sleep(ANSWER_WAIT / SLICES);
         }
-        Err(failed("it was created, but we may not see it (ACL: Describe)"))
+        Err(failed("it was created, but the brokers do not describe it to this client (ACL: Describe)"))
     }
 
     /// Whether the brokers describe the topic.

@@ -92,7 +92,7 @@ const PLAIN: [(Fault, &str); 35] = [
     (Fault::Of(Receiver::Revoker, Failure::Hangs), "the revocation API does not answer"),
     (Fault::Of(Receiver::Revoker, Failure::Rejects), "the revocation API refuses targets for good, with 400"),
     (Fault::Of(Receiver::Revoker, Failure::Forbids), "the revocation API refuses the credentials, with 403"),
-    // As often as each of the others.
+    // Three times, so that a kill without another fault happens more often.
     (Fault::None, "none"),
     (Fault::None, "none"),
     (Fault::None, "none"),

@@ -253,7 +253,8 @@ impl Transactions {
     /// Notes the failure of a transaction that may be too large for the brokers.
     fn note_failed(&self, open: &Open, results: &[(usize, KafkaResult<()>)], refused: &mut Refused) {
         let Some((position, bytes)) = &open.largest else { return };
-        // Otherwise it is not the message: another failure is noticed earlier, or the brokers accept no copy.
+        // A slow transaction with some accepted copies of a large message indicates the size. Other failures end earlier, or
+        // no copy is accepted.
         let is_slow = self.clock.now_millis() - open.since >= SLOW_MS;
         let is_copy = |copy: usize| open.copies.get(copy) == Some(position);
         let is_accepted = results.iter().any(|(copy, result)| result.is_ok() && is_copy(*copy));
