@@ -191,6 +191,11 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// Whether it commits offsets, so that [`Self::is_committed`] waits for the outbox, too.
+    fn has_commits(&self) -> bool {
+        false
+    }
+
     /// Whether all offsets of `checkpoint` are committed for good. A source without commits has none to lose.
     fn is_committed(&self, checkpoint: &Checkpoint) -> bool {
         let _ = checkpoint;

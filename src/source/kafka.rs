@@ -418,6 +418,10 @@ impl Source for KafkaSource {
         self.send(ResultKind::Sightings, sightings);
     }
 
+    fn has_commits(&self) -> bool {
+        true
+    }
+
     fn is_committed(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.next.iter().all(|next| {
             let mut owned = self.owned.iter().filter(|owned| owned.is(&next.topic, next.partition));

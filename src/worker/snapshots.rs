@@ -313,7 +313,7 @@ impl Snapshotter {
 
     /// Completes the written snapshot, if its messages are done.
     fn complete<R: SavedRows>(&mut self, partitions: &Partitions<R>, source: &dyn Source) {
-        if self.is_held {
+        if self.is_held && !source.has_commits() {
             return;
         }
         let is_done = |Written { owner, reached, .. }: &mut Written| {
